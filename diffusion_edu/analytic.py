@@ -1,0 +1,206 @@
+r"""Exact denoisers: distributions whose every question has an answer in closed form.
+
+Notebooks: all of Part I; a learnt network is always set beside one of these.
+
+A mixture of Gaussians stays one under noise, because each component does:
+
+    q(x_0) = sum_k w_k N(m_k, s_k^2)     =>     q(x_t) = sum_k w_k N(alpha m_k, alpha^2 s_k^2 + sigma^2)
+
+So the density, the score, p(component | x_t) and the denoiser are all sums over components:
+
+    E[x_0 | x_t] = sum_k p(k | x_t) (m_k + alpha s_k^2 / (alpha^2 s_k^2 + sigma^2) (x_t - alpha m_k))
+
+A single Gaussian is a mixture of one. A finite set of training points is a mixture of points, s_k = 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .gaussian import noise_like
+from .schedule import NoiseSchedule, expand
+
+__all__ = ["GaussianMixture", "MixtureDenoiser"]
+
+
+@dataclass(frozen=True)
+class GaussianMixture:
+    """sum_k w_k N(m_k, diag(s_k^2)) in D dimensions.
+
+    Args:
+        weights: (K,), >= 0; normalised to sum to 1.
+        means: (..., K, D). Leading dimensions make a batch of mixtures, one per example (``marginal`` uses them).
+        stds: standard deviations >= 0, (..., K) when the same in each direction, or (..., K, D).
+        labels: (K,) integers, the class that each component belongs to; None if there are no classes.
+
+    Raises:
+        ValueError: if the shapes do not fit, a weight or std is negative, or the weights are all 0.
+    """
+
+    weights: Tensor
+    means: Tensor
+    stds: Tensor
+    labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        weights, means, stds = self.weights, self.means, self.stds
+        if stds.ndim == means.ndim - 1:
+            stds = stds.unsqueeze(-1)
+        K = len(weights) if weights.ndim == 1 else -1
+        if means.ndim < 2 or means.shape[-2] != K or stds.ndim != means.ndim or stds.shape[-2] != K:
+            raise ValueError(
+                f"GaussianMixture got weights of shape {tuple(self.weights.shape)}, means {tuple(self.means.shape)} "
+                "and stds "
+                f"{tuple(self.stds.shape)}; for K components in D dimensions give (K,), (K, D) and (K,) or (K, D)."
+            )
+        if self.labels is not None and self.labels.shape != (K,):
+            raise ValueError(
+                f"GaussianMixture got labels of shape {tuple(self.labels.shape)} for {K} components; give one each."
+            )
+        if not weights.is_meta and (bool((weights < 0).any()) or float(weights.sum()) <= 0 or bool((stds < 0).any())):
+            raise ValueError(
+                "GaussianMixture got a negative weight or std, or weights that sum to 0; all must be >= 0."
+            )
+        object.__setattr__(self, "weights", weights / weights.sum())
+        object.__setattr__(self, "stds", stds)
+
+    @property
+    def dim(self) -> int:
+        """D, the number of dimensions."""
+        return self.means.shape[-1]
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the whole mixture, (..., D)."""
+        return (self.weights[:, None] * self.means).sum(-2)
+
+    @property
+    def covariance(self) -> Tensor:
+        """Covariance of the whole mixture, (..., D, D): within the components plus between them."""
+        centred = self.means - self.mean.unsqueeze(-2)
+        within = torch.diag_embed((self.weights[:, None] * self.stds.expand_as(self.means) ** 2).sum(-2))
+        return within + torch.einsum("k,...ki,...kj->...ij", self.weights, centred, centred)
+
+    def to(self, like: Tensor) -> GaussianMixture:
+        """The same mixture in the dtype and on the device of ``like``."""
+        labels = None if self.labels is None else self.labels.to(like.device)
+        return GaussianMixture(self.weights.to(like), self.means.to(like), self.stds.to(like), labels)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n independent draws, (n, D)."""
+        return self.sample_with_components(n, generator)[0]
+
+    def sample_with_components(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """n independent draws (n, D), and the component that each came from (n,)."""
+        where = self.weights.device if generator is None else generator.device
+        k = torch.multinomial(self.weights.to(where), n, replacement=True, generator=generator).to(self.weights.device)
+        mean, std = self.means[k], self.stds[k].expand(n, self.dim)
+        return mean + std * noise_like(mean, generator), k
+
+    def component_log_prob(self, x: Tensor) -> Tensor:
+        """log(w_k N(x; m_k, s_k^2)) of each component, in nats.
+
+        Args:
+            x: (..., D).
+
+        Returns:
+            (..., K).
+        """
+        stds = self.stds.expand_as(self.means)
+        z = (x.unsqueeze(-2) - self.means) / stds
+        log_normal = -0.5 * (z**2).sum(-1) - torch.log(stds).sum(-1) - self.dim / 2 * math.log(2 * math.pi)
+        return torch.log(self.weights) + log_normal
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log-density in nats. x: (..., D); returns (...,)."""
+        return torch.logsumexp(self.component_log_prob(x), -1)
+
+    def responsibilities(self, x: Tensor) -> Tensor:
+        """p(component | x) by Bayes' rule. x: (..., D); returns (..., K), summing to 1."""
+        return torch.softmax(self.component_log_prob(x), -1)
+
+    def score(self, x: Tensor) -> Tensor:
+        """grad log density: the components' own scores (m_k - x) / s_k^2, averaged by responsibility.
+
+        (..., D) to (..., D).
+        """
+        pull = (self.means - x.unsqueeze(-2)) / self.stds**2
+        return (self.responsibilities(x).unsqueeze(-1) * pull).sum(-2)
+
+    def given(self, label: int) -> GaussianMixture:
+        """The mixture of one class's components alone, p(x | label).
+
+        Raises:
+            ValueError: if the mixture has no labels, or none is ``label``.
+        """
+        if self.labels is None or not bool((self.labels == label).any()):
+            known = "none" if self.labels is None else sorted(set(self.labels.tolist()))
+            raise ValueError(f"a mixture was asked for its class {label}; its classes are {known}.")
+        return GaussianMixture(torch.where(self.labels == label, self.weights, 0.0), self.means, self.stds, self.labels)
+
+    def marginal(self, schedule: NoiseSchedule, t: Tensor) -> GaussianMixture:
+        """q(x_t): the mixture of N(alpha m_k, alpha^2 s_k^2 + sigma^2).
+
+        Args:
+            t: () for one mixture, or (B,) for a batch of B mixtures with means (B, K, D).
+        """
+        alpha, sigma = schedule.alpha(t).to(self.means), schedule.sigma(t).to(self.means)
+        alpha, sigma = alpha[..., None, None], sigma[..., None, None]
+        stds = torch.sqrt((alpha * self.stds) ** 2 + sigma**2)
+        return GaussianMixture(self.weights, alpha * self.means, stds, self.labels)
+
+    def denoiser(self, schedule: NoiseSchedule) -> MixtureDenoiser:
+        """The exact E[x_0 | x_t] under a schedule."""
+        return MixtureDenoiser(self, schedule)
+
+
+@dataclass(frozen=True)
+class MixtureDenoiser:
+    """E[x_0 | x_t] for data from a mixture, in closed form: what a network can at best learn.
+
+    Args:
+        mixture: q(x_0), in D dimensions.
+        schedule: the noise.
+    """
+
+    mixture: GaussianMixture
+    schedule: NoiseSchedule
+
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """E[x_0 | x_t, condition].
+
+        Args:
+            x_t: (B, ...), D numbers an example.
+            t: () or (B,), in (0, 1].
+            condition: (B,) labels of the mixture's classes (negative: no label), or None.
+
+        Returns:
+            (B, ...).
+
+        Raises:
+            ValueError: if an example has not D numbers, or a label was given for a mixture without.
+        """
+        x = x_t.flatten(1)
+        if x.shape[1] != self.mixture.dim:
+            raise ValueError(
+                f"a mixture in {self.mixture.dim} dimensions was asked about x_t of shape {tuple(x_t.shape)}."
+            )
+        mixture = self.mixture.to(x)
+        marginal = mixture.marginal(self.schedule, t)
+        log_prob = marginal.component_log_prob(x)
+        if condition is not None:
+            if mixture.labels is None:
+                raise ValueError("a mixture without labels was given a condition; pass labels to GaussianMixture.")
+            wrong_class = (mixture.labels != condition[:, None]) & (condition[:, None] >= 0)
+            log_prob = log_prob.masked_fill(wrong_class, -math.inf)
+        responsibility = torch.softmax(log_prob, -1).unsqueeze(-1)
+
+        alpha = expand(self.schedule.alpha(t), x)
+        alpha = alpha.unsqueeze(-1) if alpha.ndim else alpha
+        gain = alpha * mixture.stds**2 / marginal.stds**2  # how far to follow x_t away from the component's mean
+        x_0_hat = mixture.means + gain * (x.unsqueeze(-2) - marginal.means)
+        return (responsibility * x_0_hat).sum(-2).reshape(x_t.shape)

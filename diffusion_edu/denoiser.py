@@ -1,0 +1,164 @@
+r"""A denoiser answers one question: given x_t at time t, what is x_0 on average?
+
+Notebooks: ``03_reverse_process`` (why the average is what one needs), ``05_epsilon_objective`` (learning it).
+
+    x_0_hat = E[x_0 | x_t]
+
+A learnt network, an exact answer (``analytic``) and a guided model (``guidance``) are all denoisers, and
+samplers and likelihoods take any of them. What others call the noise prediction, the score or the velocity is
+the same answer in other units:
+
+    eps_hat  = (x_t - alpha x_0_hat) / sigma
+    score    = -eps_hat / sigma = grad log q(x_t)         (Tweedie; notebook 11)
+    velocity = alpha' x_0_hat + sigma' eps_hat            (notebooks 12 and 15)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .parameterization import EPS, Parameterization
+from .schedule import NoiseSchedule, expand
+
+__all__ = ["Denoiser", "DiffusionModel", "State", "angle", "eps", "score", "velocity"]
+
+
+class Denoiser(Protocol):
+    """Anything with a schedule that maps (x_t, t) to E[x_0 | x_t]."""
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The schedule whose noise this denoiser removes."""
+        ...
+
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """E[x_0 | x_t, condition].
+
+        Args:
+            x_t: (B, ...).
+            t: () or (B,), in (0, 1].
+            condition: (B,) labels, or None for the unconditional answer.
+
+        Returns:
+            x_0_hat, shape of x_t.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a trajectory stands. What a multistep sampler remembers is here, and nowhere else.
+
+    Args:
+        t: the time, () float64 on the CPU, from 1 down to 0.
+        x: x_t, (B, ...).
+        x_0_hat: what the denoiser said on the way here, (B, ...); None before the first step.
+        previous: the state before this one; it keeps no history of its own.
+    """
+
+    t: Tensor
+    x: Tensor
+    x_0_hat: Tensor | None = None
+    previous: State | None = None
+
+
+def angle(schedule: NoiseSchedule, t: Tensor) -> Tensor:
+    """(2 / pi) atan2(sigma, alpha): the noise level as a number in [0, 1], the same for every schedule. Shape of t.
+
+    A network that is told this, and not t, can be used under another schedule than the one it was trained with.
+    """
+    return 2 / math.pi * torch.atan2(schedule.sigma(t), schedule.alpha(t))
+
+
+class DiffusionModel(nn.Module):
+    """A network, a schedule, and what the network predicts: a learnt denoiser.
+
+    Args:
+        network: (x, level, condition) -> like x, for example ``UNet``; level is (B,), in [0, 1].
+        schedule: the noise to remove.
+        parameterization: what the network's output means.
+        level: (schedule, t) -> what the network is told about the time, shape of t.
+
+    Raises:
+        ValueError: if the output says nothing about x_0 at t = 1 (eps or the score where alpha(1) = 0).
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: NoiseSchedule,
+        parameterization: Parameterization = EPS,
+        level: Callable[[NoiseSchedule, Tensor], Tensor] = angle,
+    ) -> None:
+        super().__init__()
+        D = parameterization.determinant(schedule, torch.ones((), dtype=torch.float64))
+        if not D.is_meta and abs(float(D)) < 1e-8:
+            raise ValueError(
+                f"a network that predicts {parameterization.name} under {type(schedule).__name__} cannot say what "
+                "x_0 is at "
+                "t = 1, because alpha(1) = 0 there: choose parameterization=V or VELOCITY."
+            )
+        self.network = network
+        self.schedule = schedule
+        self.parameterization = parameterization
+        self.level = level
+
+    def output(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The network's own answer o, in its own units.
+
+        Args:
+            x_t: (B, ...).
+            t: () or (B,), in (0, 1].
+            condition: (B,) or None.
+
+        Returns:
+            o, shape of x_t.
+        """
+        c_in = expand(self.parameterization.input_scale(self.schedule, t), x_t)
+        level = self.level(self.schedule, t).to(device=x_t.device, dtype=x_t.dtype).expand(len(x_t))
+        output: Tensor = self.network(c_in * x_t, level, condition)
+        return output.to(x_t.dtype)  # under autocast the network may answer in half precision
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """E[x_0 | x_t, condition] as learnt. Shapes as in ``output``."""
+        output = self.output(x_t, t, condition)
+        return self.parameterization.x_0(self.schedule, output, x_t, t)
+
+
+def eps(denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    """eps_hat = (x_t - alpha x_0_hat) / sigma, the noise that a denoiser sees in x_t.
+
+    Args:
+        x_t: (B, ...).
+        t: () or (B,), in (0, 1].
+        condition: (B,) or None.
+
+    Returns:
+        eps_hat, shape of x_t.
+    """
+    alpha_t, sigma_t = denoiser.schedule.scales(t, like=x_t)
+    return (x_t - alpha_t * denoiser(x_t, t, condition)) / sigma_t
+
+
+def score(denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    """(alpha x_0_hat - x_t) / sigma^2 = grad log q(x_t), by Tweedie's formula. Arguments and shapes as for ``eps``."""
+    _, sigma_t = denoiser.schedule.scales(t, like=x_t)
+    return -eps(denoiser, x_t, t, condition) / sigma_t
+
+
+def velocity(denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    """alpha' x_0_hat + sigma' eps_hat = dx/dt of the probability-flow ODE (Song et al. 2021, eq. 13).
+
+    Arguments and shapes as for ``eps``.
+    """
+    alpha_rate, sigma_rate = denoiser.schedule.rates(t)
+    alpha_t, sigma_t = denoiser.schedule.scales(t, like=x_t)
+    x_0_hat = denoiser(x_t, t, condition)
+    eps_hat = (x_t - alpha_t * x_0_hat) / sigma_t
+    return expand(alpha_rate, x_t) * x_0_hat + expand(sigma_rate, x_t) * eps_hat

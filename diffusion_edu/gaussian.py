@@ -1,0 +1,138 @@
+r"""The Gaussian and its neighbours: everything in a diffusion model that is not learnt.
+
+Notebook: ``A_refresher`` derives these, ``04_elbo`` adds them up.
+
+    log N(x; mu, s^2)          = -(x - mu)^2 / (2 s^2) - log s - log(2 pi) / 2
+    KL(N(mu, s^2) || N(m, r^2)) = log(r / s) + (s^2 + (mu - m)^2) / (2 r^2) - 1/2
+
+All of it is elementwise, in nats: a picture is many independent numbers, and the caller sums over them.
+
+A standard deviation of 0 is allowed and means a point. The reverse process ends in one: q(x_0 | x_t, x_0) is x_0
+itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Normal", "bits_per_dim", "discretized_log_prob"]
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Independent Gaussians, one for each element of ``mean``.
+
+    Args:
+        mean: any shape (...).
+        std: standard deviation (not the variance), >= 0, of a shape that broadcasts to that of ``mean``. 0 is a point.
+
+    Raises:
+        ValueError: if ``std`` does not broadcast to the shape of ``mean``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __post_init__(self) -> None:
+        try:
+            fits = torch.broadcast_shapes(self.mean.shape, self.std.shape) == self.mean.shape
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"Normal got a mean of shape {tuple(self.mean.shape)} and a std of shape {tuple(self.std.shape)}; "
+                "the std must broadcast to the mean's shape: reshape it, for example to (B, 1, 1, 1) for images."
+            )
+
+    @property
+    def variance(self) -> Tensor:
+        """std squared, shape of ``std``."""
+        return self.std**2
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """One draw, mean + std * eps with eps ~ N(0, I). Shape of ``mean``."""
+        return self.mean + self.std * noise_like(self.mean, generator)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log N(x; mean, std^2) of each element, in nats, shape of ``x``.
+
+        A point (std = 0) has density +inf on itself and log-density -inf elsewhere.
+        """
+        residual = x - self.mean
+        z = torch.where(residual == 0, 0.0, residual / self.std)  # 0 / 0 is a point hit exactly
+        return -0.5 * z**2 - torch.log(self.std) - 0.5 * math.log(2 * math.pi)
+
+    def kl(self, other: Normal) -> Tensor:
+        """KL(self || other) of each element, in nats, of the common shape.
+
+        From a point to the same point it is 0; from anything to another point, or from a point to a
+        density, it is +inf: one of the two gives no mass to what the other is sure of.
+        """
+        shift = (self.mean - other.mean) ** 2
+        kl = torch.log(other.std / self.std) + (self.variance + shift) / (2 * other.variance) - 0.5
+        same_point = (self.std == 0) & (other.std == 0) & (shift == 0)
+        any_point = (self.std == 0) | (other.std == 0)
+        return torch.where(same_point, 0.0, torch.where(any_point, math.inf, kl))
+
+
+def noise_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """eps ~ N(0, I) of the shape, dtype and device of ``x``.
+
+    A generator on another device than ``x`` is used where it lives and the noise is moved,
+    so that one CPU seed gives the same noise on every machine.
+    """
+    where = x.device if generator is None or x.is_meta else generator.device
+    return torch.randn(x.shape, dtype=x.dtype, device=where, generator=None if x.is_meta else generator).to(x.device)
+
+
+def discretized_log_prob(normal: Normal, x: Tensor, levels: int = 256) -> Tensor:
+    r"""log P(x) of discrete data on [-1, 1] under a Gaussian, each value owning its bin (DDPM, section 3.3).
+
+        P(x) = \int_{x - h}^{x + h} N(u; mean, std^2) du,    h = 1 / (levels - 1),
+
+    where the lowest bin reaches down to -inf and the highest up to +inf, so that the probabilities sum to 1.
+    The exact normal distribution function is used, in a form that keeps its digits far out in the tails.
+
+    Args:
+        normal: the decoder, of shape (...), std > 0.
+        x: data of the same shape, each value one of ``levels`` equally spaced points from -1 to 1.
+        levels: how many values a pixel can take; 256 for 8-bit data.
+
+    Returns:
+        log-probabilities in nats, at most 0, shape of ``x``.
+    """
+    half = 1.0 / (levels - 1)
+    upper = torch.where(x > 1 - half, math.inf, (x + half - normal.mean) / normal.std)
+    lower = torch.where(x < -1 + half, -math.inf, (x - half - normal.mean) / normal.std)
+    # log(Phi(u) - Phi(l)) = log Phi(u) + log(1 - Phi(l) / Phi(u)). Mirrored into the left tail, where log Phi is exact.
+    right = lower + upper > 0
+    lower, upper = torch.where(right, -upper, lower), torch.where(right, -lower, upper)
+    log_upper, log_lower = torch.special.log_ndtr(upper), torch.special.log_ndtr(lower)
+    return log_upper + torch.log(-torch.expm1(log_lower - log_upper))
+
+
+def bits_per_dim(nats: Tensor, dims: int, scale: float = 1.0) -> Tensor:
+    r"""A negative log-likelihood in bits per dimension.
+
+        bits/dim = nats / (dims * log 2)  -  log2(scale)
+
+    The second term is the one that everyone forgets. A density is per unit of x. If x was scaled by ``scale`` from
+    the units in which a bin has width 1 (8-bit data on [-1, 1]: scale = 1 / 127.5), the density in the original
+    units is ``scale`` times the density in x, and a *density's* figure gains log2(127.5) = 6.99 bits.
+    A *probability* (``discretized_log_prob``) has no units, and takes scale = 1.
+
+    Args:
+        nats: negative log-likelihood of whole examples, any shape (...).
+        dims: numbers in an example, >= 1 (784 for 28x28).
+        scale: dx / d(original units), > 0.
+
+    Returns:
+        bits per dimension, shape of ``nats``.
+    """
+    if dims < 1 or scale <= 0:
+        raise ValueError(f"bits_per_dim got dims={dims} and scale={scale}; it needs dims >= 1 and scale > 0.")
+    return nats / (dims * math.log(2)) - math.log2(scale)

@@ -1,0 +1,256 @@
+"""The bricks that networks are built of, and the two small networks that need no more than a page.
+
+Notebook: ``06_unet`` takes them apart; the U-Net itself is in ``unet``.
+
+A denoising network must be told how noisy its input is, in every block: the same picture of grain means "almost
+done" at one level and "nothing yet" at another. The level becomes Fourier features, a small MLP, and then
+a scale and a shift in each residual block.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = [
+    "NO_LABEL",
+    "AttentionBlock",
+    "Classifier",
+    "ConditionEmbedding",
+    "FourierFeatures",
+    "GroupNorm",
+    "ResidualBlock",
+    "ResidualMLP",
+]
+
+Module = TypeVar("Module", bound=nn.Module)
+
+NO_LABEL = -1  # in a batch of labels: this example is unconditional
+
+
+class FourierFeatures(nn.Module):
+    """Sines and cosines of a number in [0, 1], from half a turn to 64 turns over the unit interval.
+
+    A linear layer on the raw number sees one direction; on these it can tell neighbouring levels apart.
+    (Vaswani et al. 2017, section 3.5, in the scaling of a unit interval.)
+
+    Args:
+        dim: number of features, even.
+        max_turns: the fastest feature's turns over [0, 1].
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int = 64, max_turns: float = 64.0) -> None:
+        super().__init__()
+        if dim < 4 or dim % 2:
+            raise ValueError(
+                f"FourierFeatures got dim={dim}; it makes pairs of a sine and a cosine: give an even number, at "
+                "least 4."
+            )
+        turns = torch.logspace(-1, math.log2(max_turns), dim // 2, base=2.0)
+        self.register_buffer("frequencies", 2 * math.pi * turns, persistent=False)
+
+    def forward(self, level: Tensor) -> Tensor:
+        """(B,) in [0, 1] to (B, dim) in [-1, 1]."""
+        angles = level[:, None] * self.frequencies
+        return torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)
+
+
+class ConditionEmbedding(nn.Module):
+    """Noise level and class label as one vector.
+
+    Args:
+        dim: width of the result.
+        num_classes: number of labels, or None for an unconditional network. One more row is kept for "no label".
+    """
+
+    def __init__(self, dim: int, num_classes: int | None = None) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.features = FourierFeatures(64)
+        self.mlp = nn.Sequential(nn.Linear(64, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.label = None if num_classes is None else nn.Embedding(num_classes + 1, dim)
+
+    def forward(self, level: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The vector that every block gets.
+
+        Args:
+            level: (B,), in [0, 1].
+            condition: (B,) labels from 0 to num_classes - 1, ``NO_LABEL`` for none; or None for no labels at all.
+
+        Returns:
+            (B, dim).
+
+        Raises:
+            ValueError: if labels are given to an unconditional network, or not one for each example.
+        """
+        embedding: Tensor = self.mlp(self.features(level))
+        if self.label is None or self.num_classes is None:
+            if condition is not None:
+                raise ValueError(
+                    "an unconditional network was given labels; build it with num_classes, or pass condition=None."
+                )
+            return embedding
+        if condition is None:
+            condition = torch.full(level.shape, NO_LABEL, device=level.device)
+        if condition.shape != level.shape or condition.is_floating_point():
+            raise ValueError(
+                f"the network got {len(level)} examples and labels of shape {tuple(condition.shape)} and type "
+                f"{condition.dtype}; "
+                "give one integer label per example, shape (B,)."
+            )
+        row = torch.where(condition < 0, self.num_classes, condition)
+        return embedding + self.label(row)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation in float32, whatever the precision around it: it is both safer and faster under autocast.
+
+    Statistics are taken within one example, so that a prediction never depends on the batch around it, which batch
+    norm cannot promise (Wu & He 2018). The number of groups is the largest divisor of the channels up to 8.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(max(g for g in range(1, 9) if channels % g == 0), channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) to the same shape and dtype."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float()).to(x.dtype)
+
+
+class ResidualBlock(nn.Module):
+    """x + f(x), where the noise level scales and shifts the features half-way (Ho et al. 2020, appendix B; FiLM).
+
+    The last convolution starts at zero: the block starts as the identity, and the network as a shallow one.
+
+    Args:
+        in_channels, out_channels: of the feature maps; where they differ, x passes through a 1x1 convolution.
+        embedding: width of the vector from ``ConditionEmbedding``.
+        dropout: probability of dropping a feature before the last convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, embedding: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = GroupNorm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * out_channels)
+        self.norm2 = GroupNorm(out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zero_(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """x (B, in_channels, H, W) and embedding (B, E) to (B, out_channels, H, W)."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        scale, shift = self.modulation(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
+        h = self.norm2(h) * (1 + scale) + shift
+        h = self.conv2(self.dropout(F.silu(h)))
+        return h + self.skip(x)
+
+
+class AttentionBlock(nn.Module):
+    """Every pixel looks at every other: x + attention(x) (Vaswani et al. 2017; Ho et al. 2020, appendix B).
+
+    The cost grows with the square of the number of pixels, so it belongs at low resolutions. Written as the two matrix
+    products that it is; at these sizes that is faster on a CPU than the fused kernel.
+
+    Args:
+        channels: of the feature map.
+        heads: attentions side by side; must divide channels.
+    """
+
+    def __init__(self, channels: int, heads: int = 4) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(
+                f"AttentionBlock got {channels} channels and {heads} heads; the heads must divide the channels."
+            )
+        self.heads = heads
+        self.norm = GroupNorm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zero_(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        B, C, H, W = x.shape
+        q, k, v = self.qkv(self.norm(x)).reshape(B, 3, self.heads, C // self.heads, H * W).unbind(1)
+        attention = torch.softmax(q.transpose(-2, -1) @ k / math.sqrt(C // self.heads), dim=-1)  # (B, heads, from, to)
+        h = v @ attention.transpose(-2, -1)
+        return x + self.out(h.reshape(B, C, H, W))
+
+
+class ResidualMLP(nn.Module):
+    """A denoising network for points: the U-Net's idea without the pictures.
+
+    Args:
+        dim: D, numbers in a point.
+        width: features in each layer.
+        depth: number of residual blocks.
+        num_classes: number of labels, or None.
+    """
+
+    def __init__(self, dim: int = 2, width: int = 128, depth: int = 3, num_classes: int | None = None) -> None:
+        super().__init__()
+        self.embed = ConditionEmbedding(width, num_classes)
+        self.stem = nn.Linear(dim, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
+        self.modulations = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(depth))
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), zero_(nn.Linear(2 * width, width)))
+            for _ in range(depth)
+        )
+        self.head = zero_(nn.Linear(width, dim))
+
+    def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
+        """x (B, D), level (B,) in [0, 1] and condition (B,) labels or None, to (B, D)."""
+        embedding = F.silu(self.embed(level, condition))
+        h = self.stem(x)
+        for norm, modulation, layer in zip(self.norms, self.modulations, self.layers, strict=True):
+            scale, shift = modulation(embedding).chunk(2, dim=1)
+            h = h + layer(norm(h) * (1 + scale) + shift)
+        out: Tensor = self.head(F.silu(h))
+        return out
+
+
+class Classifier(nn.Module):
+    """A small convolutional classifier whose last hidden layer serves as features for measuring samples.
+
+    Args:
+        in_channels: of the images.
+        num_classes: number of labels.
+        features: width of the last hidden layer.
+    """
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 10, features: int = 64) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(in_channels, 32, 3, padding=1), GroupNorm(32), nn.SiLU(),
+            nn.Conv2d(32, 48, 3, padding=1, stride=2), GroupNorm(48), nn.SiLU(),
+            nn.Conv2d(48, 64, 3, padding=1, stride=2), GroupNorm(64), nn.SiLU(),
+            nn.Conv2d(64, 64, 3, padding=1, stride=2), GroupNorm(64), nn.SiLU(),
+            nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * 16, features), nn.SiLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(features, num_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [-1, 1] to (B, features)."""
+        out: Tensor = self.body(x)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [-1, 1] to logits (B, num_classes)."""
+        out: Tensor = self.head(self.features(x))
+        return out
+
+
+def zero_(module: Module) -> Module:
+    """The module with its parameters set to zero."""
+    for p in module.parameters():
+        nn.init.zeros_(p)
+    return module

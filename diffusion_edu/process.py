@@ -1,0 +1,130 @@
+r"""The forward process and its posterior: every q of the course, as a Gaussian.
+
+Notebooks: ``01_forward_process`` (the chain), ``02_closed_form`` (the jump), ``03_reverse_process`` (the posterior).
+
+    q(x_t | x_0)      = N(alpha_t x_0,  sigma_t^2)
+    q(x_t | x_s)      = N(alpha_t/alpha_s x_s,  sigma_t^2 (1 - r))                               s < t
+    q(x_s | x_t, x_0) = N(alpha_t sigma_s^2 / (alpha_s sigma_t^2) x_t + alpha_s (1 - r) x_0,  sigma_s^2 (1 - r))
+
+with r = SNR(t) / SNR(s), which lies in [0, 1) and is 0 at s = 0. (Ho et al. 2020, eq. 2, 4, 7; for any schedule
+Kingma et al. 2021, appendix A.) For DDPM's table with s = (k-1)/T and t = k/T the two variances are beta_k and
+beta-tilde_k. Differences are taken of logarithms, through expm1: 1 - r written as it stands loses its digits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .gaussian import Normal, noise_like
+from .schedule import NoiseSchedule, expand
+
+__all__ = [
+    "posterior_std",
+    "prior",
+    "q_marginal",
+    "q_posterior",
+    "q_sample",
+    "q_transition",
+    "transition_std",
+]
+
+
+def q_sample(schedule: NoiseSchedule, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """A draw from q(x_t | x_0), given its noise: alpha_t x_0 + sigma_t eps (Ho et al. 2020, eq. 4).
+
+    Args:
+        x_0: clean data, (B, ...).
+        t: times in [0, 1], () or (B,).
+        eps: standard normal noise, shape of x_0.
+
+    Returns:
+        x_t, shape of x_0.
+
+    Raises:
+        ValueError: if eps has not the shape of x_0, or t is neither a scalar nor one per example.
+    """
+    if eps.shape != x_0.shape:
+        raise ValueError(
+            f"q_sample got x_0 of shape {tuple(x_0.shape)} and eps of shape {tuple(eps.shape)}; "
+            "each number of x_0 needs its own noise: draw eps with torch.randn_like(x_0)."
+        )
+    alpha_t, sigma_t = schedule.scales(t, like=x_0)
+    return alpha_t * x_0 + sigma_t * eps
+
+
+def q_marginal(schedule: NoiseSchedule, x_0: Tensor, t: Tensor) -> Normal:
+    """q(x_t | x_0) = N(alpha_t x_0, sigma_t^2) (Ho et al. 2020, eq. 4).
+
+    Args:
+        x_0: (B, ...).
+        t: () or (B,), in [0, 1]. At t = 0 it is the point x_0.
+    """
+    alpha_t, sigma_t = schedule.scales(t, like=x_0)
+    return Normal(alpha_t * x_0, sigma_t)
+
+
+def q_transition(schedule: NoiseSchedule, x_s: Tensor, s: Tensor, t: Tensor) -> Normal:
+    """q(x_t | x_s), the forward step from s to a later t (Ho et al. 2020, eq. 2).
+
+    Args:
+        x_s: (B, ...).
+        s, t: () or (B,), with 0 <= s < t <= 1.
+    """
+    ratio = schedule.alpha(t) / schedule.alpha(s)
+    return Normal(expand(ratio, x_s) * x_s, expand(transition_std(schedule, s, t), x_s))
+
+
+def q_posterior(schedule: NoiseSchedule, x_t: Tensor, x_0: Tensor, s: Tensor, t: Tensor) -> Normal:
+    """q(x_s | x_t, x_0), where x_t came from, if the clean data were known (Ho et al. 2020, eq. 6-7).
+
+    Args:
+        x_t, x_0: (B, ...).
+        s, t: () or (B,), with 0 <= s < t <= 1. At s = 0 it is the point x_0.
+    """
+    alpha_s, sigma_s, alpha_t, sigma_t = schedule.alpha(s), schedule.sigma(s), schedule.alpha(t), schedule.sigma(t)
+    on_x_t = alpha_t * sigma_s**2 / (alpha_s * sigma_t**2)  # written so that alpha(1) = 0 is no exception
+    on_x_0 = alpha_s * _one_minus_snr_ratio(schedule, s, t)
+    return Normal(expand(on_x_t, x_t) * x_t + expand(on_x_0, x_0) * x_0, expand(posterior_std(schedule, s, t), x_t))
+
+
+def transition_std(schedule: NoiseSchedule, s: Tensor, t: Tensor) -> Tensor:
+    """Standard deviation of q(x_t | x_s): sqrt(beta_k) for a step of DDPM's chain. Shape of s and t."""
+    return schedule.sigma(t) * torch.sqrt(_one_minus_snr_ratio(schedule, s, t))
+
+
+def posterior_std(schedule: NoiseSchedule, s: Tensor, t: Tensor) -> Tensor:
+    """Standard deviation of q(x_s | x_t, x_0): sqrt(beta-tilde_k) for a step of DDPM's chain, 0 at s = 0.
+
+    Shape of s and t.
+    """
+    return schedule.sigma(s) * torch.sqrt(_one_minus_snr_ratio(schedule, s, t))
+
+
+def prior(
+    schedule: NoiseSchedule,
+    shape: tuple[int, ...] | torch.Size,
+    generator: torch.Generator | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Where sampling starts: x at t = 1 from N(0, sigma(1)^2).
+
+    It is not quite q(x_1), which still remembers alpha(1) of the data: the bound's L_T is the price.
+
+    Args:
+        shape: of the batch, (B, ...).
+        generator: source of the noise; its device is where the noise is drawn.
+        device: where the result lives; that of the generator, or the CPU, unless given.
+    """
+    device = device if device is not None else (generator.device if generator is not None else "cpu")
+    like = torch.empty(shape, dtype=dtype, device=device)
+    _, sigma_1 = schedule.scales(torch.ones((), dtype=torch.float64), like)
+    return sigma_1 * noise_like(like, generator)
+
+
+def _one_minus_snr_ratio(schedule: NoiseSchedule, s: Tensor, t: Tensor) -> Tensor:
+    # 1 - SNR(t)/SNR(s). At s = 0, log_snr = inf and the result is 1; s = t gives 0, and 0 - 0 of infinities too.
+    difference = schedule.log_snr(t) - schedule.log_snr(s)
+    return -torch.expm1(torch.where(s == t, torch.zeros_like(difference), difference))

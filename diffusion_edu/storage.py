@@ -1,0 +1,123 @@
+"""Files: written beside and renamed, read without running anything that is in them.
+
+A file that exists under its name is whole. Weights and checkpoints are safetensors: numbers and a little text, no
+pickles, so that loading a stranger's file cannot run a stranger's code.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+__all__ = ["load_tensors", "load_weights", "save_tensors", "save_weights", "write_atomically"]
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that at every moment the name holds the old content or the new, never a part.
+
+    Args:
+        path: where; the folder is made if it is missing.
+        content: the whole file.
+
+    Raises:
+        OSError: if the folder cannot be written or the disk is full; what was there before is untouched.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)  # mkstemp makes private files; give this one the usual rights
+        os.umask(umask)
+        os.chmod(beside, 0o666 & ~umask)
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+def save_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Tensors of any shape by name, and text by name, as one safetensors file, atomically."""
+    ready = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_atomically(path, safetensors.torch.save(ready, metadata=dict(metadata or {})))
+
+
+def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What ``save_tensors`` wrote: the tensors on the CPU, and the text.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a whole safetensors file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}; check the path, or train first.")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}); it may have been cut off while copying."
+        ) from error
+
+
+def save_weights(model: nn.Module, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
+    """A module's parameters and buffers, atomically.
+
+    Args:
+        dtype: float16 halves the file; only parameters are cast, and buffers such as a table of betas keep their
+            digits.
+    """
+    parameters = {name for name, _ in model.named_parameters()}
+    state = model.state_dict()
+    save_tensors(path, {n: v.to(dtype) if dtype is not None and n in parameters else v for n, v in state.items()})
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Copy weights of any precision into a module of the same shape.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, or its names or shapes are not the module's; the module is then unchanged.
+    """
+    tensors, _ = load_tensors(path)
+    copy_state(model, tensors, str(path))
+
+
+def copy_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Copy named tensors into a module, all or none of them.
+
+    Raises:
+        ValueError: if the names or shapes are not the module's.
+    """
+    state = model.state_dict()
+    missing, extra = sorted(state.keys() - tensors.keys()), sorted(tensors.keys() - state.keys())
+    if missing or extra:
+        raise ValueError(
+            f"the weights in {origin} belong to another model: {len(missing)} tensors are missing (first: "
+            f"{(missing or ['-'])[0]}) "
+            f"and {len(extra)} are unknown (first: {(extra or ['-'])[0]}). Build the model as it was built for "
+            "training."
+        )
+    for name, value in state.items():
+        if tensors[name].shape != value.shape:
+            raise ValueError(
+                f"the weights in {origin} belong to another model: {name} has shape {tuple(tensors[name].shape)} "
+                "there and "
+                f"{tuple(value.shape)} here. Build the model as it was built for training."
+            )
+    with torch.no_grad():
+        for name, value in state.items():
+            value.copy_(tensors[name])

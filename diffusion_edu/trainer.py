@@ -1,0 +1,357 @@
+r"""The training loop: what a real one needs beyond the ten lines of notebook 07, each for a reason.
+
+Notebook: ``07_training``. The loop is an iterator, so that a notebook and the command line run the same one and
+decide themselves what to print, draw or stop:
+
+    trainer = Trainer(model, data, config=TrainConfig(steps=2000), folder="runs/mine")
+    for progress in trainer:
+        print(progress.step, progress.loss)
+    samples = sample(ddim(), trainer.ema, ...)
+
+Every random number of step k is drawn from a generator seeded by (seed, k). So there is no random state to lose: a
+resumed run draws what a straight one would have drawn, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from .data import Data, seed_of
+from .denoiser import DiffusionModel
+from .gaussian import noise_like
+from .loss import TimeSampler, denoising_loss, stratified
+from .networks import NO_LABEL
+from .storage import copy_state, load_tensors, save_tensors, save_weights, write_atomically
+
+__all__ = ["Loss", "Progress", "TrainConfig", "Trainer", "TrainingDivergedError"]
+
+CHECKPOINT = "checkpoint.safetensors"
+FORMAT = "diffusion_edu checkpoint 1"
+
+
+class Loss(Protocol):
+    """What the trainer minimises the mean of; ``denoising_loss`` is one."""
+
+    def __call__(
+        self, model: DiffusionModel, x_0: Tensor, t: Tensor, *, condition: Tensor | None, eps: Tensor
+    ) -> Tensor:
+        """One number per example, (B,), from x_0 (B, ...), t (B,), labels (B,) or None, and the noise eps (B, ...)."""
+        ...
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss is no longer a number. The last checkpoint is intact."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. Each field has its reason.
+
+    Raises:
+        ValueError: if a number is out of its range.
+    """
+
+    steps: int = 2000  # optimiser steps in all, >= 1
+    batch_size: int = 32  # examples a step; small batches serve small budgets better than large ones
+    learning_rate: float = 1e-3  # the peak, after warm-up; AdamW's
+    warmup: float = 0.05  # share of the steps over which the rate rises: Adam's averages need time to fill
+    final_rate: float = 0.0  # the rate at the end as a share of the peak; it falls along half a cosine
+    weight_decay: float = 0.0  # AdamW's; 0 because these models under-fit rather than over-fit
+    clip_norm: float = 1.0  # largest gradient norm; one bad batch must not undo a thousand good ones
+    ema_decay: float = (
+        0.999  # the samples are drawn with a running average of the weights, over about 1/(1 - decay) steps
+    )
+    label_drop: float = (
+        0.1  # share of labels hidden in training, so that the model also learns the unconditional answer
+    )
+    precision: str = "fp32"  # "fp32", "bf16" (autocast), or "auto": bf16 where the device computes in it
+    device: str = "auto"  # "cpu", "cuda", "mps", or "auto": the first of cuda, mps, cpu that is there
+    seed: int = 0  # of everything that is drawn
+    log_every: int = 50  # steps between two progress reports; the loss reported is the mean over them
+    save_every: int = 500  # steps between two checkpoints, when there is a folder
+
+    def __post_init__(self) -> None:
+        one_and_up = dict.fromkeys(("steps", "batch_size", "log_every", "save_every"), (1, math.inf))
+        zero_and_up = dict.fromkeys(("learning_rate", "weight_decay", "clip_norm", "seed"), (0, math.inf))
+        shares = dict.fromkeys(("warmup", "final_rate", "ema_decay", "label_drop"), (0, 1))
+        for name, (low, high) in (one_and_up | zero_and_up | shares).items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"TrainConfig got {name}={value}; it must be from {low} to {high}.")
+        if self.precision not in ("fp32", "bf16", "auto"):
+            raise ValueError(f"TrainConfig got precision={self.precision!r}; it is one of 'fp32', 'bf16', 'auto'.")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step: a linear rise, then half a cosine down to ``final_rate`` of the peak."""
+        warm = math.ceil(self.warmup * self.steps)
+        if step < warm:
+            return self.learning_rate * (step + 1) / warm
+        done = (step - warm) / max(1, self.steps - warm)
+        return self.learning_rate * (self.final_rate + (1 - self.final_rate) * (1 + math.cos(math.pi * done)) / 2)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A report of the loop.
+
+    Args:
+        step: optimiser steps done, of ``steps``.
+        loss: mean over the steps since the last report.
+        learning_rate: of the last step.
+        seconds: since this loop began.
+        images_per_second: over the steps since the last report.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+
+    @property
+    def seconds_left(self) -> float:
+        """An estimate from the last report's pace, in seconds."""
+        return self.seconds / self.step * (self.steps - self.step) if self.step else math.inf
+
+
+class Trainer:
+    """Trains a model; iterate over it.
+
+    Args:
+        model: moved to the device and trained in place.
+        data: where batches come from.
+        loss: what to minimise, one number per example.
+        config: how.
+        times: (B, generator) -> the batch's times in (0, 1].
+        folder: where checkpoints go every ``save_every`` steps, at the end, and when the loop is interrupted; None for
+            nowhere.
+
+    Raises:
+        TrainingDivergedError: while iterating, at the first report whose loss is not finite.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        data: Data,
+        loss: Loss = denoising_loss,
+        config: TrainConfig | None = None,
+        *,
+        times: TimeSampler = stratified,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.config = config = config if config is not None else TrainConfig()
+        self.device = torch.device(_best_device() if config.device == "auto" else config.device)
+        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.data, self.loss, self.times = data, loss, times
+        self.folder = None if folder is None else Path(folder)
+        self.step = 0
+        self._saved_at = -1
+        self._optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+        self._average = AveragedModel(model, multi_avg_fn=_Warmed(config.ema_decay))
+        self._average.n_averaged = self._average.n_averaged.cpu()  # read in each step: must not wait for the device
+        self._average.requires_grad_(False).eval()
+        self._generator = torch.Generator(self.device)
+        self._autocast = _autocast(config.precision, self.device)
+
+    @property
+    def ema(self) -> DiffusionModel:
+        """The model with averaged weights, in eval mode: the one to sample from."""
+        average = self._average.module
+        assert isinstance(average, DiffusionModel)
+        return average
+
+    def __iter__(self) -> Iterator[Progress]:
+        """Train up to ``config.steps``, reporting every ``log_every`` steps.
+
+        A second loop goes on where the first ended.
+        """
+        started = last = time.perf_counter()
+        begun_at, losses = self.step, []
+        self.model.train()
+        try:
+            while self.step < self.config.steps:
+                with _uninterrupted():
+                    losses.append(self._train_step())
+                at_end = self.step == self.config.steps
+                if self.step % self.config.log_every == 0 or at_end:
+                    loss = float(torch.stack(losses).mean())  # the one place that waits for the device
+                    if not math.isfinite(loss):
+                        self._saved_at = self.step  # keep the last good checkpoint
+                        raise TrainingDivergedError(
+                            f"the loss became {loss} between steps {self.step - len(losses) + 1} and {self.step}. "
+                            "Lower learning_rate "
+                            f"(now {self.config.learning_rate:g}), check that the data is finite and in [-1, 1], "
+                            "and resume from the last checkpoint."
+                        )
+                    now = time.perf_counter()
+                    pace = len(losses) * self.config.batch_size / max(now - last, 1e-9)
+                    yield Progress(self.step, self.config.steps, loss, self._rate(), now - started, pace)
+                    last, losses = now, []
+                if self.folder is not None and self.step % self.config.save_every == 0:
+                    self.save(self.folder)
+        finally:  # the end, Ctrl-C, a `break` or an error in the caller's loop: nothing done is lost
+            self.model.eval()
+            if self.folder is not None and self.step > max(begun_at, self._saved_at):
+                self.save(self.folder)
+
+    def run(self) -> Trainer:
+        """The whole loop, for a caller who needs no reports."""
+        for _ in self:
+            pass
+        return self
+
+    def _train_step(self) -> Tensor:
+        config = self.config
+        x_0, condition = self.data.batch(self.step, config.batch_size)
+        x_0 = x_0.to(self.device, non_blocking=True)
+        if x_0.ndim == 4:
+            x_0 = x_0.contiguous(memory_format=torch.channels_last)
+
+        generator = self._generator.manual_seed(seed_of(config.seed, self.step))
+        t = self.times(len(x_0), generator)
+        eps = noise_like(x_0, generator)
+        if condition is not None:
+            condition = condition.to(self.device, non_blocking=True)
+            hidden = torch.rand(len(x_0), generator=generator, device=self.device) < config.label_drop
+            condition = condition.masked_fill(hidden, NO_LABEL)
+
+        with self._autocast:
+            loss = self.loss(self.model, x_0, t, condition=condition, eps=eps).mean()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        for group in self._optimizer.param_groups:
+            group["lr"] = config.rate(self.step)
+        self._optimizer.step()
+        self._average.update_parameters(self.model)
+        self.step += 1
+        return loss.detach()
+
+    def _rate(self) -> float:
+        return self.config.rate(max(0, self.step - 1))
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write everything into a folder: ``checkpoint.safetensors`` to go on from, ``model.safetensors`` (the averaged
+        weights) to sample with, ``config.json`` to read. Each file is replaced as a whole.
+
+        Raises:
+            OSError: if it cannot be written; what was there before is untouched.
+        """
+        folder = Path(folder)
+        tensors: dict[str, Tensor] = {f"model.{n}": v for n, v in self.model.state_dict().items()}
+        tensors |= {f"ema.{n}": v for n, v in self._average.state_dict().items()}
+        for i, state in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{n}": v for n, v in state.items()}
+        tensors["rng"] = torch.get_rng_state()  # dropout draws from the global generator
+        config = json.dumps(asdict(self.config))
+        save_tensors(folder / CHECKPOINT, tensors, {"format": FORMAT, "step": str(self.step), "config": config})
+        save_weights(self.ema, folder / "model.safetensors")
+        write_atomically(folder / "config.json", (json.dumps(asdict(self.config), indent=1) + "\n").encode())
+        self._saved_at = self.step
+
+    def resume(self, folder: str | os.PathLike[str]) -> Trainer:
+        """Go on from a folder's checkpoint: same weights, averages, optimiser and step, and so the same next numbers.
+
+        Raises:
+            FileNotFoundError: if there is no checkpoint.
+            ValueError: if it is damaged, or of another model or another program; the trainer is then unchanged.
+        """
+        path = Path(folder) / CHECKPOINT
+        tensors, metadata = load_tensors(path)
+        if metadata.get("format") != FORMAT or not metadata.get("step", "").isdigit():
+            raise ValueError(
+                f"{path} is not a checkpoint of this program (format {metadata.get('format')!r}, wanted {FORMAT!r})."
+            )
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+
+        parameters = list(self.model.parameters())
+        optimizer: dict[int, dict[str, Any]] = {i: {} for i in range(len(parameters))}
+        for name, value in part("optimizer.").items():
+            i, _, key = name.partition(".")
+            if not i.isdigit() or int(i) >= len(parameters) or (value.ndim and value.shape != parameters[int(i)].shape):
+                raise ValueError(
+                    f"{path} holds the optimiser of another model ({name}). Build the model as it was built for "
+                    "training."
+                )
+            # in the memory layout of its parameter, so that the arithmetic runs in the same order
+            optimizer[int(i)][key] = torch.empty_like(parameters[int(i)]).copy_(value).detach() if value.ndim else value
+        copy_state(self.model, part("model."), f"{path}, 'model'")
+        copy_state(self._average, part("ema."), f"{path}, 'ema'")
+        self._optimizer.load_state_dict(
+            {
+                "state": {i: s for i, s in optimizer.items() if s},
+                "param_groups": self._optimizer.state_dict()["param_groups"],
+            }
+        )
+        torch.set_rng_state(tensors["rng"])
+        self.step = self._saved_at = int(metadata["step"])
+        return self
+
+
+class _Warmed:
+    """Average with decay min(decay, (1 + n) / (10 + n)): young averages forget the random start quickly (TensorFlow's
+    rule).
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+
+    def __call__(self, averages: Any, currents: Any, n: Tensor | int) -> None:
+        n = torch.as_tensor(n)
+        weight = 1 - torch.clamp((1 + n) / (10 + n), max=self.decay)
+        for average, current in zip(averages, currents, strict=True):
+            average.lerp_(current, weight.to(average.dtype))
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    if precision == "auto":
+        if device.type == "cpu":
+            has_bf16 = (
+                bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+                if hasattr(torch.cpu, "get_capabilities")
+                else False
+            )
+        else:
+            has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        precision = "bf16" if has_bf16 else "fp32"
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold back Ctrl-C until the block ends: half an optimiser step is no state to save."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt

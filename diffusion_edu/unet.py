@@ -1,0 +1,175 @@
+r"""The U-Net: a function of shapes that maps a noisy picture and its noise level to a picture.
+
+Notebook: ``06_unet``. It knows nothing of diffusion.
+
+    level, label ──> embedding ──────────────┐ scale and shift in every block
+                                             v
+    x ─> stem ─> [block block]───────────skips──────────>[block block] ─> norm ─> conv ─> out
+                     └─ down ─> [block block]──skips──>[block block] ─ up ┘
+                                     └─> block, attention, block ─┘
+
+(Ronneberger et al. 2015; Ho et al. 2020, appendix B; scale and shift from Dhariwal & Nichol 2021.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .networks import AttentionBlock, ConditionEmbedding, GroupNorm, ResidualBlock, zero_
+
+__all__ = ["UNet"]
+
+
+class UNet(nn.Module):
+    """A U-Net on pictures of any side.
+
+    Args:
+        in_channels: C of the pictures.
+        channels: features at each level, from full resolution down; each level halves the sides.
+        blocks: residual blocks a level, on the way down and again on the way up.
+        num_classes: labels that it can be told, or None. One more row is kept for "no label".
+        patch: fold each patch x patch square of pixels into channels first. The work falls about as patch squared.
+        attention: one bool a level; None for the lowest level only.
+        embedding: width of the vector that tells each block the noise level.
+        heads: of the attention.
+        dropout: in the residual blocks.
+
+    Raises:
+        ValueError: if ``attention`` has not one entry a level, or a number is below 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        channels: Sequence[int] = (48, 64),
+        blocks: int = 2,
+        num_classes: int | None = None,
+        patch: int = 1,
+        attention: Sequence[bool] | None = None,
+        embedding: int = 128,
+        heads: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        channels = tuple(channels)
+        attention = tuple(attention) if attention is not None else (False,) * (len(channels) - 1) + (True,)
+        if len(channels) < 1 or len(attention) != len(channels):
+            raise ValueError(
+                f"UNet got channels={channels} and attention={attention}; give one entry of each per level, at "
+                "least one level."
+            )
+        if min(in_channels, blocks, patch, *channels) < 1:
+            raise ValueError(
+                f"UNet got in_channels={in_channels}, channels={channels}, blocks={blocks}, patch={patch}; each "
+                "must be at least 1."
+            )
+        self.in_channels, self.patch = in_channels, patch
+        self.embed = ConditionEmbedding(embedding, num_classes)
+        self.stem = nn.Conv2d(in_channels * patch**2, channels[0], 3, padding=1)
+
+        self.down, self.downsample = nn.ModuleList(), nn.ModuleList()
+        width = channels[0]
+        for level, c in enumerate(channels):
+            self.downsample.append(nn.Identity() if level == 0 else nn.Conv2d(width, width, 3, stride=2, padding=1))
+            self.down.append(
+                nn.ModuleList(
+                    _Stage(width if i == 0 else c, c, embedding, attention[level], heads, dropout)
+                    for i in range(blocks)
+                )
+            )
+            width = c
+
+        self.middle = nn.ModuleList(
+            [
+                _Stage(width, width, embedding, attention[-1], heads, dropout),
+                _Stage(width, width, embedding, False, heads, dropout),
+            ]
+        )
+
+        self.up, self.upsample = nn.ModuleList(), nn.ModuleList()
+        for level, c in reversed(list(enumerate(channels))):
+            self.up.append(
+                nn.ModuleList(
+                    _Stage((width if i == 0 else c) + c, c, embedding, attention[level], heads, dropout)
+                    for i in range(blocks)
+                )
+            )
+            self.upsample.append(nn.Identity() if level == 0 else nn.Conv2d(c, c, 3, padding=1))
+            width = c
+
+        self.norm = GroupNorm(width)
+        self.out = zero_(nn.Conv2d(width, in_channels * patch**2, 3, padding=1))
+
+    def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
+        """A picture of the shape of x; zero everywhere for an untrained network.
+
+        Args:
+            x: (B, C, H, W), any sides; where ``patch`` does not divide them, the edge is repeated and cut off again.
+            level: (B,), in [0, 1]: how noisy x is.
+            condition: (B,) labels, ``NO_LABEL`` for none; or None.
+
+        Returns:
+            (B, C, H, W).
+
+        Raises:
+            ValueError: if x is not a batch of pictures with C channels, or the level is not one number per picture.
+        """
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"UNet got x of shape {tuple(x.shape)}; it was built for (B, {self.in_channels}, H, W).")
+        if level.shape != x.shape[:1]:
+            raise ValueError(
+                f"UNet got {len(x)} pictures and a level of shape {tuple(level.shape)}; give one number per "
+                "picture, (B,)."
+            )
+        H, W = x.shape[-2:]
+        embedding = self.embed(level, condition)
+
+        h = (
+            F.pad(x, (0, -W % self.patch, 0, -H % self.patch), mode="replicate")
+            if (H % self.patch or W % self.patch)
+            else x
+        )
+        h = self.stem(F.pixel_unshuffle(h, self.patch))
+
+        skips = []
+        for downsample, stages in zip(self.downsample, self.down, strict=True):
+            h = downsample(h)
+            for stage in _stages(stages):
+                h = stage(h, embedding)
+                skips.append(h)
+
+        for stage in self.middle:
+            h = stage(h, embedding)
+
+        for stages, upsample in zip(self.up, self.upsample, strict=True):
+            for stage in _stages(stages):
+                h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
+            if skips:  # back to the sides that this level had on the way down, odd ones too
+                h = upsample(F.interpolate(h, size=skips[-1].shape[-2:], mode="nearest"))
+
+        h = self.out(F.silu(self.norm(h)))
+        return F.pixel_shuffle(h, self.patch)[..., :H, :W]
+
+
+def _stages(stages: nn.Module) -> nn.ModuleList:
+    assert isinstance(stages, nn.ModuleList)
+    return stages
+
+
+class _Stage(nn.Module):
+    """A residual block, and attention behind it where the level has it."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, embedding: int, attention: bool, heads: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.block = ResidualBlock(in_channels, out_channels, embedding, dropout)
+        self.attention = AttentionBlock(out_channels, heads) if attention else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        out: Tensor = self.attention(self.block(x, embedding))
+        return out

