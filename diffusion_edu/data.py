@@ -99,12 +99,8 @@ def _standardised(means: Tensor, std: float, labels: Tensor) -> Components:
     means = means - means.mean(0)
     scale = torch.sqrt(means.square().mean() + std**2)  # average variance of the two coordinates
     K = len(means)
-    return Components(
-        torch.full((K,), 1 / K, dtype=torch.float64),
-        means / scale,
-        torch.full((K,), std / float(scale)).double(),
-        labels,
-    )
+    weights, stds = torch.full((2, K), 1 / K, dtype=torch.float64)
+    return Components(weights, means / scale, stds.fill_(std / float(scale)), labels)
 
 
 def to_model_range(images: Tensor) -> Tensor:

@@ -63,8 +63,9 @@ class Normal:
         A point (std = 0) has density +inf on itself and log-density -inf elsewhere.
         """
         residual = x - self.mean
-        z = torch.where(residual == 0, 0.0, residual / self.std)  # 0 / 0 is a point hit exactly
-        return -0.5 * z**2 - torch.log(self.std) - 0.5 * math.log(2 * math.pi)
+        log_prob = -0.5 * (residual / self.std) ** 2 - torch.log(self.std) - 0.5 * math.log(2 * math.pi)
+        of_a_point = torch.where(residual == 0, math.inf, -math.inf)
+        return torch.where(self.std == 0, of_a_point, log_prob)
 
     def kl(self, other: Normal) -> Tensor:
         """KL(self || other) of each element, in nats, of the common shape.

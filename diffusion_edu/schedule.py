@@ -61,6 +61,14 @@ def expand(coefficient: Tensor, like: Tensor) -> Tensor:
     return coefficient.to(device=like.device, dtype=like.dtype)
 
 
+def slope(f: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """df/dt of an elementwise function, by automatic differentiation. Shape of t."""
+    with torch.enable_grad():
+        t = t.detach().requires_grad_()
+        y = f(t)
+        return torch.autograd.grad(y.sum(), t)[0] if y.requires_grad else torch.zeros_like(t)
+
+
 class NoiseSchedule(nn.Module, ABC):
     """The pair (alpha, sigma). To add a schedule, subclass and define both; the rest is derived.
 
@@ -96,9 +104,8 @@ class NoiseSchedule(nn.Module, ABC):
         return torch.where(self.log_snr(torch.ones_like(high)) >= log_snr, torch.ones_like(high), high)
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(d alpha / dt, d sigma / dt), per unit of t, by forward-mode differentiation. Shapes of t."""
-        one = torch.ones_like(t)
-        return torch.func.jvp(self.alpha, (t,), (one,))[1], torch.func.jvp(self.sigma, (t,), (one,))[1]
+        """(d alpha / dt, d sigma / dt), per unit of t, by automatic differentiation. Shapes of t."""
+        return slope(self.alpha, t), slope(self.sigma, t)
 
     def drift(self, t: Tensor) -> Tensor:
         """f(t) = alpha'(t) / alpha(t) of the forward SDE dx = f x dt + g dw, at most 0. Shape of t."""
@@ -172,7 +179,7 @@ class _VariancePreserving(NoiseSchedule):
 
     def diffusion(self, t: Tensor) -> Tensor:
         """g(t) = sqrt(beta(t)), beta(t) = -d log alpha_bar / dt: finite at t = 0 too. Shape of t."""
-        return torch.sqrt(-torch.func.jvp(self.log_alpha_bar, (t,), (torch.ones_like(t),))[1])
+        return torch.sqrt(-slope(self.log_alpha_bar, t))
 
 
 class BetaSchedule(_VariancePreserving):
@@ -339,9 +346,12 @@ class VPSchedule(_VariancePreserving):
 
         Shape of ``log_snr``.
         """
-        c = -nn.functional.logsigmoid(log_snr)
+        return self._time_of(nn.functional.logsigmoid(log_snr))
+
+    def _time_of(self, log_alpha_bar: Tensor) -> Tensor:
         slope = self.beta_max - self.beta_min
-        return (2 * c / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * c))).clamp(0, 1)
+        c = (-log_alpha_bar).clamp(max=self.beta_min + slope / 2)
+        return 2 * c / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * c))
 
 
 class SubVPSchedule(VPSchedule):
@@ -372,11 +382,9 @@ class SubVPSchedule(VPSchedule):
         return super().diffusion(t) * torch.sqrt(-torch.expm1(2 * self.log_alpha_bar(t)))
 
     def time_at(self, log_snr: Tensor) -> Tensor:
-        """Inverse of ``log_snr``: with r = sqrt(SNR), alpha solves r (1 - alpha^2) = alpha. Shape of ``log_snr``."""
-        r = torch.exp(log_snr / 2)
-        alpha = 2 * r / (1 + torch.sqrt(1 + 4 * r**2))  # 1 - alpha from here loses digits, so go through sigma
-        sigma = alpha / r
-        return super().time_at(torch.log1p(-sigma) - torch.log(sigma))
+        """Inverse of ``log_snr``: the root sigma of SNR sigma^2 = 1 - sigma, since alpha^2 = 1 - sigma. Shape of ``log_snr``."""
+        sigma = 2 / (1 + torch.sqrt(1 + 4 * torch.exp(log_snr)))
+        return self._time_of(torch.log1p(-sigma))
 
 
 class CosineSchedule(NoiseSchedule):

@@ -1,0 +1,32 @@
+"""What every test may use: the device under test, and a seeded source of noise."""
+
+import pytest
+import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device",
+        choices=("cpu", "cuda", "mps"),
+        default="cpu",
+        help="where the tests that take a device run (default: cpu)",
+    )
+
+
+@pytest.fixture(scope="session")
+def device(pytestconfig: pytest.Config) -> torch.device:
+    """The device named by --device. One that is asked for and not there is an error, not a skip."""
+    name = pytestconfig.getoption("--device")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[name]:
+        raise pytest.UsageError(
+            f"--device {name} was asked for, and PyTorch {torch.__version__} finds no such device here. "
+            f"It finds {', '.join(d for d in there if there[d])}."
+        )
+    return torch.device(name)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A generator on the CPU, seeded the same for every test."""
+    return torch.Generator("cpu").manual_seed(0)

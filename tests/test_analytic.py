@@ -1,0 +1,144 @@
+"""The mixture's closed forms against autodiff, numerical integration and its own samples."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from diffusion_edu import BetaSchedule, GaussianMixture, moons, q_sample, ring, swiss
+from tests.cases import every_schedule
+
+MIXTURE = GaussianMixture(
+    torch.tensor([1.0, 3.0], dtype=torch.float64),
+    torch.tensor([[-1.0, 0.5], [2.0, -1.0]], dtype=torch.float64),
+    torch.tensor([[0.3, 0.4], [0.5, 0.2]], dtype=torch.float64),
+    torch.tensor([0, 1]),
+)
+
+
+def test_log_prob_is_the_torch_mixtures():
+    base = torch.distributions.Independent(torch.distributions.Normal(MIXTURE.means, MIXTURE.stds), 1)
+    reference = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(MIXTURE.weights), base)
+    x = 3 * torch.randn(100, 2, dtype=torch.float64)
+    assert_close(MIXTURE.log_prob(x), reference.log_prob(x))
+    assert_close(MIXTURE.mean, reference.mean)
+    assert_close(MIXTURE.covariance.diagonal(), reference.variance)
+
+
+def test_the_score_is_the_gradient_of_log_prob():
+    x = (2 * torch.randn(100, 2, dtype=torch.float64)).requires_grad_()
+    (gradient,) = torch.autograd.grad(MIXTURE.log_prob(x).sum(), x)
+    assert_close(MIXTURE.score(x.detach()), gradient)
+
+
+def test_samples_have_the_mixtures_mean_and_covariance(generator):
+    n = 200_000
+    x, k = MIXTURE.sample_with_components(n, generator)
+    assert abs((k == 1).double().mean().item() - 0.75) < 6 * math.sqrt(0.75 * 0.25 / n)
+    z = (x.mean(0) - MIXTURE.mean) / (MIXTURE.covariance.diagonal() / n).sqrt()
+    assert (z.abs() < 6).all()
+    assert_close(torch.cov(x.T), MIXTURE.covariance, atol=6 * 4 / math.sqrt(n), rtol=0)
+
+
+@every_schedule
+def test_the_marginal_is_the_distribution_of_noised_samples(schedule, generator):
+    n, t = 100_000, torch.tensor(0.4, dtype=torch.float64)
+    x_0 = MIXTURE.sample(n, generator)
+    x_t = q_sample(schedule, x_0, t, torch.randn(n, 2, generator=generator, dtype=torch.float64))
+    marginal = MIXTURE.marginal(schedule, t)
+    z = (x_t.mean(0) - marginal.mean) / (marginal.covariance.diagonal() / n).sqrt()
+    assert (z.abs() < 6).all()
+    spread = marginal.covariance.diagonal().max().item()
+    assert_close(torch.cov(x_t.T), marginal.covariance, atol=6 * 2 * spread / math.sqrt(n), rtol=0)
+
+
+@every_schedule
+@pytest.mark.parametrize("t", [1e-3, 0.2, 0.7, 0.999])
+def test_the_denoiser_is_the_posterior_mean_by_numerical_integration(schedule, t):
+    mixture = GaussianMixture(
+        torch.tensor([0.4, 0.6], dtype=torch.float64),
+        torch.tensor([[-1.0], [0.8]], dtype=torch.float64),
+        torch.tensor([0.3, 0.6], dtype=torch.float64),
+    )
+    t = torch.tensor(t, dtype=torch.float64)
+    x_t = mixture.marginal(schedule, t).sample(20, torch.Generator().manual_seed(0))
+    grid = torch.linspace(-5, 5, 400_001, dtype=torch.float64)
+    log_joint = mixture.log_prob(grid[:, None]) - 0.5 * ((x_t - schedule.alpha(t) * grid) / schedule.sigma(t)) ** 2
+    weight = torch.softmax(log_joint, -1)
+    assert_close(mixture.denoiser(schedule)(x_t, t)[:, 0], (weight * grid).sum(-1), atol=1e-7, rtol=1e-7)
+
+
+@every_schedule
+def test_a_batch_of_times_gives_what_single_times_give(schedule):
+    t = torch.rand(6, dtype=torch.float64)
+    x_t = torch.randn(6, 2, dtype=torch.float64)
+    denoiser = MIXTURE.denoiser(schedule)
+    one_by_one = torch.cat([denoiser(x_t[i : i + 1], t[i]) for i in range(6)])
+    assert_close(denoiser(x_t, t), one_by_one)
+    assert_close(MIXTURE.marginal(schedule, t).log_prob(x_t)[2], MIXTURE.marginal(schedule, t[2]).log_prob(x_t[2]))
+
+
+def test_one_gaussian_is_a_mixture_of_one_with_the_linear_denoiser():
+    schedule, m, s = BetaSchedule.linear(100), 2.0, 1.5
+    one = GaussianMixture(torch.ones(1), torch.tensor([[m]]).double(), torch.tensor([s]).double())
+    x_t, t = torch.randn(9, 1, dtype=torch.float64), torch.tensor(0.3, dtype=torch.float64)
+    a, v = schedule.alpha(t), schedule.sigma(t) ** 2
+    assert_close(one.denoiser(schedule)(x_t, t), m + a * s**2 / (a**2 * s**2 + v) * (x_t - a * m))
+
+
+def test_points_are_components_of_std_0():
+    points = GaussianMixture(torch.ones(3), torch.tensor([[0.0], [1.0], [5.0]]).double(), torch.zeros(3).double())
+    t = BetaSchedule.linear(1000).time(1)
+    nearest = points.denoiser(BetaSchedule.linear(1000))(torch.tensor([[0.98], [4.9]]).double(), t)
+    assert_close(nearest, torch.tensor([[1.0], [5.0]]).double(), atol=1e-12, rtol=0)
+
+
+def test_a_condition_restricts_to_the_components_of_its_class():
+    schedule, t = BetaSchedule.linear(100), torch.tensor(0.5, dtype=torch.float64)
+    x_t = torch.randn(4, 2, dtype=torch.float64)
+    answer = MIXTURE.denoiser(schedule)(x_t, t, torch.tensor([0, 1, -1, 0]))
+    assert_close(answer[:2], torch.stack([MIXTURE.given(c).denoiser(schedule)(x_t[c : c + 1], t)[0] for c in (0, 1)]))
+    assert_close(answer[2:3], MIXTURE.denoiser(schedule)(x_t[2:3], t))
+    with pytest.raises(ValueError, match="classes are \\[0, 1\\]"):
+        MIXTURE.given(7)
+    bare = GaussianMixture(MIXTURE.weights, MIXTURE.means, MIXTURE.stds)
+    with pytest.raises(ValueError, match="without labels"):
+        bare.denoiser(schedule)(x_t, t, torch.tensor([0, 1, 0, 1]))
+
+
+def test_responsibilities_are_bayes_rule():
+    x = torch.randn(10, 2, dtype=torch.float64)
+    p = MIXTURE.component_log_prob(x).exp()
+    assert_close(MIXTURE.responsibilities(x), p / p.sum(-1, keepdim=True))
+
+
+@pytest.mark.parametrize("toy", [moons, swiss, ring])
+def test_toys_are_centred_with_variance_1_on_average(toy):
+    mixture = GaussianMixture(*toy())
+    assert_close(mixture.mean, torch.zeros(2, dtype=torch.float64), atol=1e-12, rtol=0)
+    assert_close(mixture.covariance.diagonal().mean().item(), 1.0, atol=1e-12, rtol=0)
+    with pytest.raises(ValueError, match="std above 0"):
+        toy(std=0.0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (torch.ones(2), torch.zeros(3, 2), torch.ones(3)),
+        (torch.ones(3), torch.zeros(3), torch.ones(3)),
+        (torch.ones(3), torch.zeros(3, 2), torch.ones(2)),
+        (torch.tensor([1.0, -1.0]), torch.zeros(2, 2), torch.ones(2)),
+        (torch.zeros(2), torch.zeros(2, 2), torch.ones(2)),
+        (torch.ones(2), torch.zeros(2, 2), -torch.ones(2)),
+        (torch.ones(2), torch.zeros(2, 2), torch.ones(2), torch.ones(3)),
+    ],
+)
+def test_impossible_mixtures_get_a_sentence(arguments):
+    with pytest.raises(ValueError, match="GaussianMixture got"):
+        GaussianMixture(*arguments)
+
+
+def test_a_question_of_another_dimension_gets_a_sentence():
+    with pytest.raises(ValueError, match="2 dimensions"):
+        MIXTURE.denoiser(BetaSchedule.linear(10))(torch.zeros(4, 3), torch.tensor(0.5))

@@ -1,0 +1,59 @@
+"""Files are whole or not there, and strangers' files get sentences."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from diffusion_edu import BetaSchedule, DiffusionModel, load_weights, save_weights
+from diffusion_edu.storage import load_tensors, save_tensors, write_atomically
+
+
+def test_weights_come_back_exactly_and_halves_leave_the_table_alone(tmp_path):
+    make = lambda: DiffusionModel(nn.Linear(3, 3), BetaSchedule.linear(10))  # noqa: E731
+    model, other, third = make(), make(), make()
+    save_weights(model, tmp_path / "a.safetensors")
+    load_weights(other, tmp_path / "a.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+    save_weights(model, tmp_path / "half.safetensors", torch.float16)
+    load_weights(third, tmp_path / "half.safetensors")
+    assert torch.equal(third.schedule.betas, model.schedule.betas)
+    assert torch.equal(third.network.weight, model.network.weight.half().float())
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "kept"
+    write_atomically(path, b"old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_cut_file_gets_a_sentence(tmp_path, share):
+    path = tmp_path / "w.safetensors"
+    save_tensors(path, {"a": torch.randn(100)})
+    raw = path.read_bytes()
+    path.write_bytes(raw[: int(share * len(raw))])
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        load_tensors(path)
+
+
+def test_a_missing_file_and_another_models_weights_get_sentences(tmp_path):
+    model = nn.Linear(2, 2)
+    with pytest.raises(FileNotFoundError, match="no file"):
+        load_weights(model, tmp_path / "none")
+    save_weights(nn.Linear(2, 3), tmp_path / "other")
+    before = model.weight.clone()
+    with pytest.raises(ValueError, match=r"has shape \(3, 2\) there and \(2, 2\) here"):
+        load_weights(model, tmp_path / "other")
+    save_weights(nn.Linear(2, 2, bias=False), tmp_path / "fewer")
+    with pytest.raises(ValueError, match="1 tensors are missing"):
+        load_weights(model, tmp_path / "fewer")
+    assert torch.equal(model.weight, before)

@@ -1,0 +1,238 @@
+"""The training loop: it learns, it resumes bit for bit, and what goes wrong gets a sentence."""
+
+import itertools
+import json
+import math
+import os
+import signal
+import threading
+import time
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from diffusion_edu import (
+    NO_LABEL,
+    CosineSchedule,
+    DiffusionModel,
+    Fresh,
+    GaussianMixture,
+    ResidualMLP,
+    TensorData,
+    TrainConfig,
+    Trainer,
+    TrainingDivergedError,
+    UNet,
+    V,
+    denoising_loss,
+    mnist_5k,
+    moons,
+)
+from diffusion_edu.storage import load_tensors
+
+
+def moons_trainer(steps=40, folder=None, **options):
+    torch.manual_seed(0)
+    model = DiffusionModel(ResidualMLP(2, 32, 2), CosineSchedule(), V)
+    config = TrainConfig(
+        **{"steps": steps, "batch_size": 64, "learning_rate": 3e-3, "log_every": 10, "device": "cpu", **options}
+    )
+    return Trainer(model, Fresh(GaussianMixture(*moons()).sample), config=config, folder=folder)
+
+
+def digits_trainer(steps, folder=None):
+    torch.manual_seed(0)
+    net = UNet(channels=(8, 12), blocks=1, patch=2, num_classes=10, embedding=16, heads=2, dropout=0.1)
+    config = TrainConfig(steps=steps, batch_size=8, log_every=2, save_every=3, device="cpu")
+    return Trainer(DiffusionModel(net, CosineSchedule(), V), TensorData.of(mnist_5k()), config=config, folder=folder)
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_the_loss_falls():
+    losses = [p.loss for p in moons_trainer(300)]
+    assert losses[-1] < 0.75 * losses[0]
+
+
+def test_one_batch_can_be_learnt_by_heart():
+    torch.manual_seed(0)
+    model = DiffusionModel(ResidualMLP(2, 64, 2), CosineSchedule(), V)
+    data = TensorData(torch.tensor([[1.0, -1.0]]))
+    config = TrainConfig(steps=400, batch_size=64, learning_rate=5e-3, device="cpu")
+    *_, last = Trainer(model, data, config=config)
+    assert last.loss < 0.02  # one point: the right answer is known exactly, and the floor is 0
+
+
+def test_resume_is_bitwise_on_a_cpu_dropout_included(tmp_path):
+    straight = digits_trainer(6).run()
+    half = digits_trainer(6, tmp_path)
+    for progress in half:
+        if progress.step == 4:
+            break
+    resumed = digits_trainer(6, tmp_path)
+    torch.manual_seed(999)  # whatever the new process has drawn by now
+    resumed.resume(tmp_path).run()
+    assert resumed.step == 6
+    assert same(straight.model, resumed.model) and same(straight.ema, resumed.ema)
+
+
+def test_a_run_leaves_weights_a_checkpoint_and_its_config(tmp_path):
+    trainer = moons_trainer(10, tmp_path).run()
+    assert {p.name for p in tmp_path.iterdir()} == {"checkpoint.safetensors", "model.safetensors", "config.json"}
+    assert json.loads((tmp_path / "config.json").read_text())["steps"] == 10
+    weights, _ = load_tensors(tmp_path / "model.safetensors")
+    assert torch.equal(weights["network.stem.weight"], trainer.ema.network.stem.weight)
+
+
+def test_ctrl_c_ends_after_a_whole_step_and_saves(tmp_path):
+    trainer = moons_trainer(1_000_000, tmp_path, save_every=10**9)
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    stopped = trainer.step
+    resumed = moons_trainer(1_000_000, tmp_path).resume(tmp_path)
+    assert resumed.step == stopped > 0 and same(resumed.model, trainer.model)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_loss_that_is_no_number_gets_a_sentence_and_spares_the_checkpoint(tmp_path):
+    trainer = moons_trainer(20, tmp_path, save_every=10)
+    good = trainer.loss
+
+    def breaks(model, x_0, t, **others):
+        return good(model, x_0, t, **others) * (math.nan if trainer.step >= 12 else 1)
+
+    trainer.loss = breaks
+    with pytest.raises(TrainingDivergedError, match=r"became nan between steps 11 and 20.*Lower learning_rate"):
+        trainer.run()
+    assert moons_trainer(20).resume(tmp_path).step == 10
+
+
+def test_the_average_follows_the_weights_with_a_warmed_up_decay():
+    trainer = moons_trainer(3, ema_decay=0.999, log_every=1)
+    seen = []
+    for _ in trainer:
+        seen.append(trainer.model.network.stem.weight.detach().clone())
+    average = seen[0]
+    for n, weight in enumerate(seen[1:], start=1):
+        average = average + (1 - min(0.999, (1 + n) / (10 + n))) * (weight - average)
+    assert_close(trainer.ema.network.stem.weight, average)
+    assert not trainer.ema.training and not trainer.model.training
+
+
+def test_the_rate_rises_then_falls_along_half_a_cosine():
+    config = TrainConfig(steps=100, learning_rate=1.0, warmup=0.1, final_rate=0.2)
+    rates = [config.rate(k) for k in range(101)]
+    assert_close(rates[:10], [0.1 * (k + 1) for k in range(10)])
+    assert rates[10] == 1 and all(a > b for a, b in itertools.pairwise(rates[10:]))
+    assert_close(rates[55], 0.6)
+    assert_close(rates[100], 0.2)
+
+
+def test_labels_are_hidden_at_the_stated_rate():
+    labels = []
+
+    def spy(model, x_0, t, *, condition, eps):
+        labels.append(condition.clone())
+        return denoising_loss(model, x_0, t, eps=eps)
+
+    model = DiffusionModel(ResidualMLP(2, 8, 1, num_classes=3), CosineSchedule(), V)
+    data = TensorData(torch.randn(100, 2), torch.randint(0, 3, (100,)))
+    config = TrainConfig(steps=100, batch_size=200, label_drop=0.2, device="cpu")
+    Trainer(model, data, spy, config).run()
+    hidden = (torch.cat(labels) == NO_LABEL).double().mean().item()
+    assert abs(hidden - 0.2) < 6 * math.sqrt(0.2 * 0.8 / 20_000)
+
+
+def test_progress_reports_means_over_the_steps_since_the_last():
+    trainer, losses = moons_trainer(25), []
+    inner = trainer.loss
+
+    def spy(*args, **others):
+        value = inner(*args, **others)
+        losses.append(value.mean().item())
+        return value
+
+    trainer.loss = spy
+    reports = list(trainer)
+    assert [p.step for p in reports] == [10, 20, 25]
+    assert_close(reports[-1].loss, sum(losses[20:]) / 5, rtol=1e-5, atol=1e-6)
+    assert reports[-1].seconds_left == 0 and reports[0].images_per_second > 0
+
+
+def test_bf16_trains_too():
+    # at the same seed, half precision in the products moves the loss by rounding only
+    plain, half = (list(moons_trainer(30, precision=p))[-1].loss for p in ("fp32", "bf16"))
+    assert plain != half and abs(plain - half) < 0.02
+
+
+@pytest.mark.parametrize("damage", ["cut", "other format", "other model", "missing"])
+def test_a_checkpoint_that_does_not_fit_gets_a_sentence_and_changes_nothing(tmp_path, damage):
+    trainer = moons_trainer(4, tmp_path).run()
+    path = tmp_path / "checkpoint.safetensors"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "other format":
+        path.write_bytes((tmp_path / "model.safetensors").read_bytes())
+    elif damage == "missing":
+        path.unlink()
+    model = DiffusionModel(ResidualMLP(2, 16 if damage == "other model" else 32, 2), CosineSchedule(), V)
+    fresh = Trainer(model, trainer.data, config=trainer.config)
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises((ValueError, FileNotFoundError), match="checkpoint"):
+        fresh.resume(tmp_path)
+    assert fresh.step == 0 and all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"steps": 0}, {"batch_size": 0}, {"learning_rate": -1}, {"warmup": 2}, {"ema_decay": 1.5}, {"precision": "fp8"}],
+)
+def test_wrong_settings_get_a_sentence(wrong):
+    with pytest.raises(ValueError, match=f"TrainConfig got {next(iter(wrong))}="):
+        TrainConfig(**wrong)
+
+
+def test_training_runs_on_the_device(device):
+    torch.manual_seed(0)
+    model = DiffusionModel(UNet(channels=(8, 12), blocks=1, num_classes=10, embedding=16, heads=2), CosineSchedule(), V)
+    config = TrainConfig(steps=3, batch_size=4, device=device.type, log_every=1)
+    trainer = Trainer(model, TensorData.of(mnist_5k("test")), config=config)
+    assert all(math.isfinite(p.loss) for p in trainer)
+    assert next(trainer.ema.parameters()).device.type == device.type
+
+
+def test_the_average_and_the_reports_cost_little():
+    # EMA and logging beside a step of the quickstart's size
+    torch.manual_seed(0)
+    net = UNet(channels=(32, 48), blocks=1, num_classes=10, embedding=64)
+    trainer = Trainer(
+        DiffusionModel(net, CosineSchedule(), V),
+        TensorData.of(mnist_5k("test")),
+        config=TrainConfig(steps=6, device="cpu"),
+    )
+    trainer.run()
+    start = time.perf_counter()
+    trainer._average.update_parameters(trainer.model)
+    average = time.perf_counter() - start
+    start = time.perf_counter()
+    trainer._train_step()
+    assert average < 0.25 * (time.perf_counter() - start)
+
+
+def test_a_module_that_only_looks_like_a_network_is_trained_as_well():
+    class Tiny(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Parameter(torch.zeros(2))
+
+        def forward(self, x, level, condition=None):
+            return self.a + 0 * x
+
+    model = DiffusionModel(Tiny(), CosineSchedule(), V)
+    Trainer(model, TensorData(torch.ones(4, 2)), config=TrainConfig(steps=5, device="cpu")).run()
+    assert model.network.a.abs().sum() > 0

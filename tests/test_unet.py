@@ -1,0 +1,164 @@
+"""The U-Net and its bricks: shapes, what depends on what, and the start at zero."""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from diffusion_edu import NO_LABEL, AttentionBlock, FourierFeatures, ResidualBlock, ResidualMLP, UNet
+from diffusion_edu.networks import GroupNorm
+
+
+def small(**options):
+    torch.manual_seed(0)
+    net = UNet(**{"channels": (8, 12, 16), "blocks": 1, "embedding": 16, "heads": 2, **options})
+    return net
+
+
+def awake(net):
+    """The net with its zero-initialised layers made random, so that it says something."""
+    for p in net.parameters():
+        if (p == 0).all():
+            nn.init.normal_(p, std=0.2)
+    return net
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 28, 28), (1, 3, 32, 20), (3, 1, 7, 13), (1, 1, 1, 1), (2, 1, 8, 8)])
+@pytest.mark.parametrize("patch", [1, 2])
+def test_the_output_has_the_shape_of_the_input_for_any_side(shape, patch):
+    net = awake(small(in_channels=shape[1], patch=patch))
+    out = net(torch.randn(shape), torch.rand(shape[0]))
+    assert out.shape == shape and torch.isfinite(out).all() and out.abs().sum() > 0
+
+
+def test_an_untrained_net_says_zero():
+    assert (small()(torch.randn(2, 1, 28, 28), torch.rand(2)) == 0).all()
+
+
+def test_attention_is_at_the_lowest_resolution_only():
+    net = UNet(channels=(8, 8, 8))
+    with_attention = [name for name, module in net.named_modules() if isinstance(module, AttentionBlock)]
+    assert with_attention and all(name.startswith(("down.2", "middle.0", "up.0")) for name in with_attention)
+
+
+def test_a_prediction_does_not_depend_on_its_batch_mates():
+    net = awake(small(num_classes=3)).eval()
+    x, level = torch.randn(4, 1, 28, 28), torch.rand(4)
+    labels = torch.tensor([0, 2, 1, NO_LABEL])
+    alone = net(x[:1], level[:1], labels[:1])
+    assert_close(net(x, level, labels)[:1], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_every_pixel_sees_the_level_the_label_and_every_other_pixel():
+    net = awake(small(num_classes=3))
+    x, level = torch.randn(1, 1, 16, 16), torch.tensor([0.3])
+    base = net(x, level, torch.tensor([1]))
+    assert ((net(x, level + 0.1, torch.tensor([1])) - base).abs() > 0).all()
+    assert ((net(x, level, torch.tensor([2])) - base).abs() > 0).all()
+    corner = x.clone()
+    corner[..., 0, 0] += 1
+    assert ((net(corner, level, torch.tensor([1])) - base).abs() > 0).all()
+
+
+def test_no_labels_and_the_null_label_are_the_same():
+    net = awake(small(num_classes=3))
+    x, level = torch.randn(2, 1, 8, 8), torch.rand(2)
+    assert torch.equal(net(x, level), net(x, level, torch.tensor([NO_LABEL, NO_LABEL])))
+
+
+def test_channels_last_gives_the_same_numbers():
+    net = awake(small(num_classes=3))
+    x, level = torch.randn(2, 1, 28, 28), torch.rand(2)
+    plain = net(x, level)
+    fast = net.to(memory_format=torch.channels_last)(x.contiguous(memory_format=torch.channels_last), level)
+    assert_close(fast, plain, atol=1e-4, rtol=1e-4)
+
+
+def test_the_nets_run_on_meta():
+    net = small(num_classes=3).to("meta")
+    assert net(torch.randn(2, 1, 28, 28, device="meta"), torch.rand(2, device="meta")).is_meta
+    mlp = ResidualMLP(2).to("meta")
+    assert mlp(torch.randn(2, 2, device="meta"), torch.rand(2, device="meta")).is_meta
+
+
+def test_the_nets_run_on_the_device(device):
+    net = awake(small(num_classes=3)).to(device)
+    x, level, label = torch.randn(2, 1, 28, 28), torch.rand(2), torch.tensor([0, 2])
+    there = net(x.to(device), level.to(device), label.to(device)).cpu()
+    assert_close(there, net.cpu()(x, level, label), atol=1e-3, rtol=1e-3)
+
+
+def test_a_patch_is_cheaper():
+    def products(patch):
+        net, x = UNet(channels=(8, 16), patch=patch), torch.randn(1, 1, 32, 32, device="meta")
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            net.to("meta")(x, torch.rand(1, device="meta"))
+        return counter.get_total_flops()
+
+    assert products(1) > 3.5 * products(2)
+
+
+def test_gradients_reach_every_parameter():
+    net = awake(small(num_classes=3, patch=2))
+    net(torch.randn(2, 1, 28, 28), torch.rand(2), torch.tensor([0, NO_LABEL])).square().sum().backward()
+    without = [n for n, p in net.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
+    # a bias just before a norm over groups of one channel could vanish; no group here is that small
+    assert without == []
+
+
+def test_attention_is_pytorchs():
+    torch.manual_seed(0)
+    block = AttentionBlock(8, heads=2)
+    nn.init.normal_(block.out.weight)
+    x = torch.randn(3, 8, 4, 5)
+    q, k, v = block.qkv(block.norm(x)).reshape(3, 3, 2, 4, 20).unbind(1)
+    reference = nn.functional.scaled_dot_product_attention(*(a.transpose(-2, -1) for a in (q, k, v)))
+    assert_close(block(x), x + block.out(reference.transpose(-2, -1).reshape(3, 8, 4, 5)), atol=1e-5, rtol=1e-4)
+
+
+def test_a_residual_block_starts_as_the_identity():
+    block, x = ResidualBlock(8, 8, 16), torch.randn(2, 8, 4, 4)
+    assert torch.equal(block(x, torch.randn(2, 16)), x)
+
+
+def test_group_norm_divides_any_number_of_channels():
+    for channels in (1, 3, 7, 12, 48, 64):
+        norm = GroupNorm(channels)
+        assert channels % norm.num_groups == 0
+        assert norm(torch.randn(2, channels, 3, 3).bfloat16()).dtype == torch.bfloat16
+
+
+def test_fourier_features_tell_neighbouring_levels_apart():
+    features = FourierFeatures(64)(torch.linspace(0, 1, 1001))
+    assert features.shape == (1001, 64) and features.abs().max() <= 1
+    steps = (features[1:] - features[:-1]).norm(dim=1)
+    assert steps.min() > 0.5 * steps.max()
+    with pytest.raises(ValueError, match="even number"):
+        FourierFeatures(7)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: UNet(channels=()), "at least one level"),
+        (lambda: UNet(channels=(8, 8), attention=(True,)), "one entry of each per level"),
+        (lambda: UNet(channels=(8, 0)), "at least 1"),
+        (lambda: UNet(channels=(8,), heads=3), "heads must divide"),
+        (lambda: UNet(channels=(8,))(torch.zeros(1, 3, 8, 8), torch.zeros(1)), r"\(B, 1, H, W\)"),
+        (lambda: UNet(channels=(8,))(torch.zeros(2, 1, 8, 8), torch.zeros(1)), "one number per picture"),
+        (lambda: UNet(channels=(8,))(torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1).long()), "unconditional"),
+        (
+            lambda: UNet(channels=(8,), num_classes=2)(torch.zeros(2, 1, 8, 8), torch.zeros(2), torch.zeros(1).long()),
+            "one integer",
+        ),
+        (
+            lambda: UNet(channels=(8,), num_classes=2)(torch.zeros(2, 1, 8, 8), torch.zeros(2), torch.zeros(2)),
+            "one integer",
+        ),
+    ],
+)
+def test_wrong_arguments_get_a_sentence(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
