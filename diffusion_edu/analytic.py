@@ -86,7 +86,7 @@ class GaussianMixture:
         return within + torch.einsum("k,...ki,...kj->...ij", self.weights, centred, centred)
 
     def to(self, like: Tensor) -> GaussianMixture:
-        """The same mixture in the dtype and on the device of ``like``."""
+        """The same mixture in the dtype and on the device of ``like``, a tensor of any shape."""
         labels = None if self.labels is None else self.labels.to(like.device)
         return GaussianMixture(self.weights.to(like), self.means.to(like), self.stds.to(like), labels)
 

@@ -229,11 +229,15 @@ class TensorData:
 
     @classmethod
     def of(cls, images: ImageSet, seed: int = 0) -> TensorData:
-        """The pictures and labels of an ``ImageSet``."""
+        """The pictures (N, C, H, W) and labels (N,) of an ``ImageSet``."""
         return cls(images.images, images.labels, seed)
 
     def batch(self, step: int, size: int) -> tuple[Tensor, Tensor | None]:
-        """Examples step * size ... (step + 1) * size - 1 of the endless shuffled stream. See ``Data.batch``."""
+        """Examples step * size ... (step + 1) * size - 1 of the endless shuffled stream.
+
+        Returns:
+            (size, ...) floats, and labels (size,) or None.
+        """
         N = len(self.x)
         place = torch.arange(step * size, (step + 1) * size)
         epochs = place // N
@@ -266,7 +270,7 @@ class Fresh:
     seed: int = 0
 
     def batch(self, step: int, size: int) -> tuple[Tensor, Tensor | None]:
-        """New draws, the same for the same step. See ``Data.batch``."""
+        """New draws, the same for the same step: (size, D), and labels (size,) or None."""
         drawn = self.draw(size, seeded(self.seed, step))
         x_0, labels = drawn if isinstance(drawn, tuple) else (drawn, None)
         return x_0.float(), labels

@@ -55,7 +55,7 @@ def save_tensors(
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What ``save_tensors`` wrote: the tensors on the CPU, and the text.
+    """What ``save_tensors`` wrote: the tensors, of any shape, on the CPU, and the text.
 
     Raises:
         FileNotFoundError: if there is no such file.

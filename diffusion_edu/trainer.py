@@ -162,7 +162,9 @@ class Trainer:
         self.folder = None if folder is None else Path(folder)
         self.step = 0
         self._saved_at = -1
-        self._optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        self._optimizer = torch.optim.AdamW(
+            model.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
         self._average = AveragedModel(model, multi_avg_fn=_Warmed(config.ema_decay))
         self._average.n_averaged = self._average.n_averaged.cpu()  # read in each step: must not wait for the device
         self._average.requires_grad_(False).eval()

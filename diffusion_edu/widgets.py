@@ -24,7 +24,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -35,9 +35,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from .trainer import Progress, Trainer
 from .viz import Pixels, png_bytes
 
-__all__ = ["MAX_BYTES", "FrameSlider", "LiveFace"]
+__all__ = ["MAX_BYTES", "FrameSlider", "LiveFace", "watch"]
 
 MAX_BYTES = 700_000  # of one player's HTML: a notebook's outputs stay under 2 MB, and pages load on a phone
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -429,3 +430,65 @@ def _short(value: object) -> str:
         return f"{float(value):.3g}"  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise TypeError(f"{value!r} is not a number: give labels= to say how the values are read.") from None
+
+
+# --------------------------------------------------------------------------------------- while a model trains
+
+
+def watch(trainer: Trainer) -> Iterator[Progress]:
+    """Go through a training loop under a bar that shows the step, the loss, the pace and the time left.
+
+    With a kernel and ipywidgets the bar moves. What is stored in the notebook is one sentence, the same on every run.
+
+    Args:
+        trainer: the loop; it is trained as this is iterated over.
+
+    Yields:
+        the trainer's reports.
+
+    Raises:
+        TrainingDivergedError: if the loss is no longer finite.
+    """
+    from IPython.display import display
+
+    bar = _TrainingBar(trainer.config.steps)
+    display(bar)
+    for progress in trainer:
+        bar.show(progress)
+        yield progress
+
+
+class _TrainingBar:
+    """Two faces, as a ``FrameSlider`` has: a moving bar where a kernel runs, and a sentence everywhere else."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        try:
+            import ipywidgets as widgets
+        except ImportError:
+            self.box = None
+            return
+        self.bar = widgets.FloatProgress(max=steps, layout=widgets.Layout(width="20em"))
+        self.text = widgets.Label("the first steps are the slowest ...")
+        self.box = widgets.HBox([self.bar, self.text])
+
+    def show(self, progress: Progress) -> None:
+        if self.box is not None:
+            self.bar.value = progress.step
+            left = math.ceil(progress.seconds_left)
+            self.text.value = (
+                f"step {progress.step} of {progress.steps}   loss {progress.loss:.3f}   "
+                f"{progress.images_per_second:.0f} examples/s   {left // 60}:{left % 60:02d} left"
+            )
+
+    def __repr__(self) -> str:
+        return f"Training, {self.steps} steps"
+
+    def _repr_mimebundle_(
+        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
+    ) -> dict[str, Any]:
+        faces: dict[str, Any] = {"text/plain": repr(self), "text/html": f"<p>{self!r}</p>"}
+        if self.box is not None:
+            bundle = self.box._repr_mimebundle_()
+            faces[WIDGET_VIEW] = (bundle[0] if isinstance(bundle, tuple) else bundle)[WIDGET_VIEW]
+        return faces

@@ -38,7 +38,7 @@ def gaussian(mean=0.7, std=0.5):
 
 
 def two_sample_p_value(a, b, generator, permutations=999):
-    """Permutation test of the MMD, kernels of three widths (Gretton et al. 2012): the share of shuffles so far apart."""
+    """Permutation test of the MMD, three kernels (Gretton et al. 2012): the share of shuffles at least as far apart."""
     pooled = torch.cat([a, b])
     sign = torch.cat([torch.full((len(a),), 1 / len(a)), torch.full((len(b),), -1 / len(b))]).double()
     shuffled = [sign[torch.randperm(len(sign), generator=generator)] for _ in range(permutations)]

@@ -1,0 +1,88 @@
+# The course's commands. `make help` lists them. Works with GNU Make 3.81 and later.
+
+# The Python that makes the environment, and where the environment lies.
+PYTHON ?= python3
+VENV ?= .venv
+
+# Where PyTorch comes from: the address of a package index, or empty for pip's own.
+# PyPI's PyTorch for Linux brings gigabytes of CUDA, so on Linux the default is PyTorch's CPU build.
+#   an NVIDIA GPU:                         make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cu130
+#   pip is set up with a build of yours:   make quickstart TORCH_INDEX=
+# An environment remembers what it was made with; name another value to change it.
+TORCH_THERE := $(shell cat "$(VENV)/.torch" 2>/dev/null)
+ifeq ($(origin TORCH_INDEX),undefined)
+ifneq ($(TORCH_THERE),)
+TORCH_INDEX := $(word 2,$(TORCH_THERE))
+else ifeq ($(shell uname -s),Linux)
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+else
+TORCH_INDEX :=
+endif
+endif
+TORCH_PIN := $(shell sed -n '/^torch==/p' constraints.txt)
+TORCH_WANTED := $(strip $(TORCH_PIN) $(TORCH_INDEX))
+
+PY := $(VENV)/bin/python
+PIP := "$(PY)" -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart lab test lint notebooks browser constraints clean FORCE
+
+help: ## list the commands
+	@echo "make VERB, where VERB is one of"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r verb text; do \
+		printf '%-14s %s\n' "$$verb" "$$text"; done
+	@echo "variables: PYTHON=$(PYTHON)  VENV=$(VENV)  TORCH_INDEX=$(TORCH_INDEX)"
+
+install: $(VENV)/.dev ## make the environment, with all that the course and its tests need
+
+quickstart: $(VENV)/.course ## train a diffusion model on real digits (minutes); results in runs/quickstart/
+	@"$(PY)" -m scripts.quickstart
+
+lab: $(VENV)/.course ## open JupyterLab on your quickstart notebook, or on notebooks/
+	@"$(PY)" -m scripts.lab
+
+test: $(VENV)/.dev ## all that CI runs: format, lint, types, tests, browser tests, notebooks
+	@"$(PY)" -m scripts.gate
+
+lint: $(VENV)/.dev ## format, lint and types only
+	@"$(PY)" -m scripts.gate format lint types
+
+notebooks: $(VENV)/.dev ## run all notebooks and bring them into their one stored form
+	@"$(PY)" -m scripts.canonical_notebooks --execute
+
+browser: $(VENV)/.dev ## only the tests that drive a real browser
+	@"$(PY)" -m pytest tests/browser
+
+constraints: $(VENV)/.dev ## write constraints.txt again, after a change of pyproject.toml
+	@"$(PY)" -m scripts.make_constraints
+
+clean: ## remove .venv, caches and build outputs; runs/ stays
+	rm -rf .venv build dist .coverage htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache book/_build
+	find diffusion_edu scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment itself. Each stamp is written only when its step has succeeded.
+$(VENV)/.made:
+	@command -v "$(PYTHON)" >/dev/null || { \
+		echo "There is no '$(PYTHON)' on this machine. Install Python 3.11 or later, or name one: make PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "'$(PYTHON)' is $$("$(PYTHON)" --version 2>&1) and the course needs 3.11 or later. Name a newer one: make PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "'$(PYTHON)' cannot make environments: its venv module is missing. On Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	"$(PYTHON)" -m venv "$(VENV)"
+	@touch "$@"
+
+# PyTorch first and alone, so that its index is asked for nothing else. Its dependencies come with the rest.
+$(VENV)/.torch: $(VENV)/.made $(if $(filter-out $(TORCH_THERE),$(TORCH_WANTED))$(filter-out $(TORCH_WANTED),$(TORCH_THERE)),FORCE)
+	$(PIP) install --no-deps --force-reinstall $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") $(TORCH_PIN)
+	@echo "$(TORCH_WANTED)" > "$@"
+
+$(VENV)/.course: $(VENV)/.torch pyproject.toml constraints.txt
+	$(PIP) install -c constraints.txt -e ".[course]"
+	@touch "$@"
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml constraints.txt
+	$(PIP) install -c constraints.txt -e ".[course,dev]"
+	@touch "$(VENV)/.course" "$@"
+
+FORCE:

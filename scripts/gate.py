@@ -1,0 +1,100 @@
+"""Everything that CI runs, in order, with a summary at the end.
+
+    python -m scripts.gate [names of steps]
+
+All steps run even when an earlier one is red. The exit code is 0 only if each of them is green. A step that
+found no test is red (pytest's exit code 5), and so is a repository without notebooks.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHON = sys.executable
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the gate."""
+
+    name: str
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a step ended: its exit code, its seconds, and the last line that it printed."""
+
+    name: str
+    code: int
+    seconds: float
+    last_line: str
+
+
+def steps() -> list[Step]:
+    """The gate's steps."""
+    notebooks = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "notebooks").glob("*.ipynb"))
+    nbval = ("--nbval", "--nbval-current-env", "--nbval-cell-timeout=600")
+    sanitise = ("--nbval-sanitize-with", "tests/nbval_sanitize.cfg")
+    return [
+        Step("format", (PYTHON, "-m", "ruff", "format", "--check", ".")),
+        Step("lint", (PYTHON, "-m", "ruff", "check", ".")),
+        Step("types", (PYTHON, "-m", "mypy")),
+        Step("tests", (PYTHON, "-m", "pytest")),
+        # Without notebooks the folder's name is passed on: pytest then finds nothing, which is red.
+        Step("notebooks", (PYTHON, "-m", "pytest", *nbval, *sanitise, *(notebooks or ["notebooks"]))),
+    ]
+
+
+def run(step: Step, environment: dict[str, str]) -> Result:
+    """Run one step, showing its output as it comes."""
+    print(f"\n=== {step.name}: {' '.join(['python', *step.command[1:]])}", flush=True)
+    start = time.monotonic()
+    last = ""
+    with subprocess.Popen(
+        step.command,
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        bufsize=1,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            last = line.strip() or last
+    return Result(step.name, process.returncode, time.monotonic() - start, last)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns 0 when every step asked for is green, else 1."""
+    wanted = sys.argv[1:] if arguments is None else arguments
+    known = {step.name: step for step in steps()}
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        print(f"There is no step {', '.join(unknown)}. The steps are {', '.join(known)}.", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as runs:  # what notebooks write while they are tested
+        environment = {**os.environ, "DIFFUSION_EDU_RUNS": runs, "PYTHONUNBUFFERED": "1"}
+        results = [run(known[name], environment) for name in (wanted or known)]
+    print("\n=== summary")
+    for result in results:
+        verdict = "green" if result.code == 0 else f"RED (exit code {result.code})"
+        print(f"{result.name:<10} {verdict:<20} {result.seconds:6.1f} s   {result.last_line.strip('= ')}")
+    red = [result.name for result in results if result.code]
+    print(f"RED: {', '.join(red)}" if red else "all green")
+    return 1 if red else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

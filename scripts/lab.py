@@ -1,0 +1,30 @@
+"""Open JupyterLab on your quickstart notebook once you have run it, else on notebooks/.
+
+python -m scripts.lab [further options of jupyter lab]
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def address(root: Path) -> str:
+    """The part of JupyterLab's URL that names what to open."""
+    executed = Path("runs/quickstart/00_quickstart.ipynb")
+    return f"/lab/tree/{(executed if (root / executed).is_file() else Path('notebooks')).as_posix()}"
+
+
+def main() -> int:
+    """Returns JupyterLab's own exit code."""
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}"]
+    command += [f"--LabApp.default_url={address(ROOT)}", *sys.argv[1:]]
+    try:
+        return subprocess.call(command)
+    except KeyboardInterrupt:  # JupyterLab has asked and stopped by itself
+        return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,113 @@
+"""The files that say what to install agree with each other.
+
+environment.yml is parsed and compared. That conda finds a set of packages for it is NOT tested: it takes a
+channel's data, which a test without a network does not have.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import rattler
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+CONDA = [item for item in ENVIRONMENT["dependencies"] if isinstance(item, str)]
+PIP = [line for item in ENVIRONMENT["dependencies"] if isinstance(item, dict) for line in item["pip"]]
+PIP_OPTIONS = [line for line in PIP if line.startswith("-")]
+PIP_PACKAGES = [line for line in PIP if not line.startswith("-")]
+PINS = dict(
+    line.split("==")
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+)
+DECLARED = [
+    Requirement(line)
+    for lines in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+    for line in lines
+]
+
+
+def test_environment_yml_has_known_keys_and_conda_forge_alone_no_solve_is_tested():
+    assert set(ENVIRONMENT) == {"name", "channels", "dependencies"}
+    assert ENVIRONMENT["channels"] == ["conda-forge"]
+    groups = [item for item in ENVIRONMENT["dependencies"] if not isinstance(item, str)]
+    assert [set(group) for group in groups] == [{"pip"}]
+    assert "pip" in CONDA, "conda warns where pip has a section and is not itself a dependency"
+
+
+@pytest.mark.parametrize("item", CONDA)
+def test_conda_item_parses_as_a_match_spec_no_solve_is_tested(item):
+    assert rattler.MatchSpec(item).name is not None
+
+
+def test_a_malformed_conda_item_is_refused():
+    with pytest.raises(Exception, match=r"(?i)invalid|unable|version"):
+        rattler.MatchSpec("python=>=3..1,,")
+
+
+def test_conda_python_is_one_that_the_project_serves_no_solve_is_tested():
+    (python,) = [item for item in CONDA if re.match(r"python\b", item)]
+    spec = rattler.VersionSpec(str(rattler.MatchSpec(python).version))
+    served = SpecifierSet(PROJECT["requires-python"])
+    chosen = [f"3.{minor}" for minor in range(40) if spec.matches(rattler.Version(f"3.{minor}.0"))]
+    assert chosen and all(Version(version) in served for version in chosen)
+
+
+@pytest.mark.parametrize("line", PIP_OPTIONS)
+def test_pip_option_of_environment_yml_points_at_what_exists(line):
+    option, value = line.split(maxsplit=1)
+    if option == "-e":
+        name, extras = re.fullmatch(r"(.+?)(?:\[(.+)\])?", value).groups()
+        assert name == "."
+        assert set((extras or "").split(",")) <= set(PROJECT["optional-dependencies"])
+    elif option == "-c":
+        assert (ROOT / value).is_file()
+    else:
+        assert option == "--extra-index-url" and value in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_environment_yml_installs_the_course_under_the_same_constraints():
+    assert {"-e .[course]", "-c constraints.txt"} <= set(PIP_OPTIONS)
+
+
+def test_pip_packages_of_environment_yml_agree_with_pyproject():
+    declared = {canonicalize_name(requirement.name): requirement.specifier for requirement in DECLARED}
+    for line in PIP_PACKAGES:
+        requirement = Requirement(line)
+        assert declared[canonicalize_name(requirement.name)] == requirement.specifier
+
+
+@pytest.mark.parametrize("requirement", DECLARED, ids=[requirement.name for requirement in DECLARED])
+def test_each_declared_dependency_is_pinned_within_its_bounds(requirement):
+    name = canonicalize_name(requirement.name)
+    assert name in PINS, f"{name} has no pin: run `make constraints`."
+    assert Version(PINS[name]) in requirement.specifier
+
+
+def test_constraints_are_exact_sorted_and_without_local_suffix():
+    assert list(PINS) == sorted(PINS)
+    assert all(canonicalize_name(name) == name and Version(pin).local is None for name, pin in PINS.items())
+
+
+def test_the_bare_package_depends_on_five_packages():
+    names = {Requirement(line).name for line in PROJECT["dependencies"]}
+    assert names == {"torch", "numpy", "safetensors", "tqdm", "accelerate"}
+
+
+def test_citation_and_pyproject_give_one_version_and_licence():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert str(citation["version"]) == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+
+
+def test_makefile_and_pyproject_ask_for_the_same_python():
+    asked = re.search(r"version_info < \((\d+), (\d+)\)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert PROJECT["requires-python"] == f">={asked[1]}.{asked[2]}"
