@@ -26,7 +26,18 @@ from torch import Tensor, nn
 from .parameterization import EPS, Parameterization
 from .schedule import NoiseSchedule, expand
 
-__all__ = ["Denoiser", "DiffusionModel", "State", "angle", "eps", "score", "velocity"]
+__all__ = [
+    "Denoiser",
+    "DiffusionModel",
+    "State",
+    "Treated",
+    "angle",
+    "clip_x_0",
+    "dynamic_threshold",
+    "eps",
+    "score",
+    "velocity",
+]
 
 
 class Denoiser(Protocol):
@@ -162,3 +173,55 @@ def velocity(denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Tensor | Non
     x_0_hat = denoiser(x_t, t, condition)
     eps_hat = (x_t - alpha_t * x_0_hat) / sigma_t
     return expand(alpha_rate, x_t) * x_0_hat + expand(sigma_rate, x_t) * eps_hat
+
+
+@dataclass(frozen=True)
+class Treated:
+    """A denoiser whose answer is treated before anyone uses it: clipped, thresholded, projected.
+
+    Every sampler derives eps_hat again from the treated x_0_hat, so that the two always fit together; keeping the
+    network's eps beside a clipped x_0 is a classic mistake.
+
+    Args:
+        denoiser: the one that is asked.
+        treatment: x_0_hat (B, ...) -> the same shape, for example ``clip_x_0``.
+    """
+
+    denoiser: Denoiser
+    treatment: Callable[[Tensor], Tensor]
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """That of the denoiser within."""
+        return self.denoiser.schedule
+
+    @property
+    def training(self) -> bool:
+        """Whether the denoiser within is a network in training mode."""
+        return bool(getattr(self.denoiser, "training", False))
+
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The treated E[x_0 | x_t, condition]. Shapes as for ``Denoiser``."""
+        return self.treatment(self.denoiser(x_t, t, condition))
+
+
+def clip_x_0(x_0_hat: Tensor) -> Tensor:
+    """Into [-1, 1], the range of pictures (Ho et al. 2020's code). Any shape. Not for latents or points."""
+    return x_0_hat.clamp(-1, 1)
+
+
+def dynamic_threshold(quantile: float = 0.995) -> Callable[[Tensor], Tensor]:
+    """Clip each example at a quantile of its own magnitudes, and scale back into [-1, 1] (Saharia et al. 2022, section 2.3).
+
+    Args:
+        quantile: in (0, 1].
+    """
+    if not 0 < quantile <= 1:
+        raise ValueError(f"dynamic_threshold got quantile={quantile}; it is a share of the pixels, above 0 and at most 1.")
+
+    def treatment(x_0_hat: Tensor) -> Tensor:
+        limit = torch.quantile(x_0_hat.abs().flatten(1), quantile, dim=1).clamp(min=1)
+        limit = expand(limit, x_0_hat)
+        return x_0_hat.clamp(-limit, limit) / limit
+
+    return treatment

@@ -24,7 +24,19 @@ from .gaussian import noise_like
 from .process import posterior_std, q_posterior
 from .schedule import NoiseSchedule, expand
 
-__all__ = ["Step", "ancestral", "ddim", "sample", "times", "trajectory"]
+__all__ = [
+    "Step",
+    "ancestral",
+    "ddim",
+    "dpmpp_2m",
+    "euler",
+    "euler_maruyama",
+    "heun",
+    "karras",
+    "sample",
+    "times",
+    "trajectory",
+]
 
 
 class Step(Protocol):
@@ -116,6 +128,120 @@ def ddim(eta: float = 0.0) -> Step:
     return step
 
 
+def euler() -> Step:
+    """Euler's method for the probability-flow ODE, x_s = x_t + (s - t) dx/dt (Song et al. 2021, eq. 13). Order 1 in t."""
+
+    def step(
+        denoiser: Denoiser,
+        state: State,
+        s: Tensor,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        x_0_hat, slope = _x_0_hat_and_slope(denoiser, state.x, state.t, condition)
+        return State(s, state.x + expand(s - state.t, state.x) * slope, x_0_hat, state)
+
+    return step
+
+
+def heun() -> Step:
+    """Heun's method for the probability-flow ODE: Euler's step, corrected by the slope at its end (Karras et al. 2022, alg. 1).
+
+    Order 2 in t, two calls a step. The step into s = 0 stays Euler's, because no denoiser is asked at t = 0.
+    """
+
+    def step(
+        denoiser: Denoiser,
+        state: State,
+        s: Tensor,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        x_t, dt = state.x, expand(s - state.t, state.x)
+        x_0_hat, slope = _x_0_hat_and_slope(denoiser, x_t, state.t, condition)
+        x_s = x_t + dt * slope
+        if s > 0:
+            _, slope_at_s = _x_0_hat_and_slope(denoiser, x_s, s, condition)
+            x_s = x_t + dt * (slope + slope_at_s) / 2
+        return State(s, x_s, x_0_hat, state)
+
+    return step
+
+
+def euler_maruyama() -> Step:
+    """Euler-Maruyama for the reverse SDE, dx = (f x - g^2 score) dt + g dw backwards in time (Song et al. 2021, eq. 6).
+
+    The step into s = 0 adds no noise. Where alpha(1) = 0 the drift is infinite at t = 1: start below it.
+    """
+
+    def step(
+        denoiser: Denoiser,
+        state: State,
+        s: Tensor,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        t, x_t, schedule = state.t, state.x, denoiser.schedule
+        f, g = schedule.drift(t), schedule.diffusion(t)
+        if not f.is_meta and not bool(torch.isfinite(f) & torch.isfinite(g)):
+            raise ValueError(
+                f"euler_maruyama was asked to step from t = {float(t):.4g}, where the SDE of {type(schedule).__name__} is "
+                "infinite because alpha = 0: start just below 1, or use ancestral(), which has no such limit."
+            )
+        alpha_t, sigma_t = schedule.scales(t, like=x_t)
+        x_0_hat = denoiser(x_t, t, condition)
+        score = (alpha_t * x_0_hat - x_t) / sigma_t**2
+        x_s = x_t - expand(t - s, x_t) * (expand(f, x_t) * x_t - expand(g**2, x_t) * score)
+        if s > 0:
+            x_s = x_s + expand(g * torch.sqrt(t - s), x_t) * noise_like(x_t, generator)
+        return State(s, x_s, x_0_hat, state)
+
+    return step
+
+
+def dpmpp_2m() -> Step:
+    """DPM-Solver++(2M): the ODE solved exactly but for x_0_hat, which is extrapolated from two calls (Lu et al. 2022, alg. 2).
+
+    With lambda = log(alpha / sigma), h = lambda_s - lambda_t, and h' the step before:
+
+        D   = x_0_hat + h / (2 h') (x_0_hat - x_0_hat of the step before)
+        x_s = sigma_s / sigma_t x_t - alpha_s (exp(-h) - 1) D
+
+    Order 2 in lambda, one call a step. The first step, and the one into s = 0, use D = x_0_hat.
+    """
+
+    def step(
+        denoiser: Denoiser,
+        state: State,
+        s: Tensor,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        t, x_t, schedule = state.t, state.x, denoiser.schedule
+        x_0_hat = denoiser(x_t, t, condition)
+        if s == 0:
+            return State(s, x_0_hat, x_0_hat, state)
+        h = (schedule.log_snr(s) - schedule.log_snr(t)) / 2
+        D = x_0_hat
+        if state.x_0_hat is not None and state.previous is not None:
+            h_before = (schedule.log_snr(t) - schedule.log_snr(state.previous.t)) / 2
+            D = x_0_hat + expand(h / (2 * h_before), x_t) * (x_0_hat - state.x_0_hat)
+        keep = schedule.sigma(s) / schedule.sigma(t)
+        gain = -schedule.alpha(s) * torch.expm1(-h)
+        return State(s, expand(keep, x_t) * x_t + expand(gain, x_t) * D, x_0_hat, state)
+
+    return step
+
+
+def _x_0_hat_and_slope(denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The denoiser's answer, and dx/dt = alpha' x_0_hat + sigma' eps_hat of the probability-flow ODE. Shapes of x_t."""
+    alpha_t, sigma_t = denoiser.schedule.scales(t, like=x_t)
+    alpha_rate, sigma_rate = denoiser.schedule.rates(t)
+    x_0_hat = denoiser(x_t, t, condition)
+    eps_hat = (x_t - alpha_t * x_0_hat) / sigma_t
+    return x_0_hat, expand(alpha_rate, x_t) * x_0_hat + expand(sigma_rate, x_t) * eps_hat
+
+
 def times(steps: int, warp: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """The grid that a sampler walks down: from 1 to exactly 0 in equal steps.
 
@@ -141,6 +267,39 @@ def times(steps: int, warp: Callable[[Tensor], Tensor] | None = None) -> Tensor:
             "must be 1."
         )
     return grid
+
+
+def karras(
+    schedule: NoiseSchedule, steps: int, sigma_min: float = 0.002, rho: float = 7.0, sigma_max: float | None = None
+) -> Tensor:
+    """EDM's grid as times: sigma/alpha^(1/rho) falls in equal steps from its value at t = 1 to ``sigma_min`` (Karras et al. 2022, eq. 5).
+
+    Args:
+        schedule: whose times are wanted.
+        steps: number of steps, >= 2; the last goes from ``sigma_min`` to 0.
+        sigma_min: the smallest noise-to-signal ratio, > 0, in units of the data.
+        rho: 7 crowds the steps at low noise; 1 spaces them evenly.
+        sigma_max: the largest ratio; None for the schedule's own at t = 1, or 80 where that is infinite.
+
+    Returns:
+        (steps + 1,), float64, falling from 1 to 0.
+
+    Raises:
+        ValueError: if steps < 2, or sigma_min is not below the largest ratio.
+    """
+    end = torch.ones((), dtype=torch.float64)
+    largest = float(schedule.sigma(end) / schedule.alpha(end))
+    largest = min(largest, sigma_max if sigma_max is not None else (largest if largest < float("inf") else 80.0))
+    if steps < 2 or not 0 < sigma_min < largest or rho <= 0:
+        raise ValueError(
+            f"karras got steps={steps}, sigma_min={sigma_min}, rho={rho} for noise up to {largest:.4g}; "
+            "it needs steps >= 2, rho > 0 and 0 < sigma_min < the largest noise."
+        )
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    ratio = (largest ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - largest ** (1 / rho))) ** rho
+    grid = schedule.time_at(-2 * torch.log(ratio)).cpu().double()
+    grid[0] = 1.0
+    return torch.cat([grid, grid.new_zeros(1)])
 
 
 @torch.no_grad()

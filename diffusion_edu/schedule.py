@@ -382,7 +382,10 @@ class SubVPSchedule(VPSchedule):
         return super().diffusion(t) * torch.sqrt(-torch.expm1(2 * self.log_alpha_bar(t)))
 
     def time_at(self, log_snr: Tensor) -> Tensor:
-        """Inverse of ``log_snr``: with alpha^2 = 1 - sigma, sigma solves SNR sigma^2 = 1 - sigma. Shape of ``log_snr``."""
+        """Inverse of ``log_snr``: alpha^2 = 1 - sigma here, so that sigma solves SNR sigma^2 = 1 - sigma.
+
+        Shape of ``log_snr``.
+        """
         sigma = 2 / (1 + torch.sqrt(1 + 4 * torch.exp(log_snr)))
         return self._time_of(torch.log1p(-sigma))
 

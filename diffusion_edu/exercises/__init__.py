@@ -1,0 +1,6 @@
+"""The checks of the notebooks' exercises, a module a notebook: what is right, and what each usual mistake is told.
+
+Read them after you have tried. A notebook calls them in one line, and each answers with a sentence.
+"""
+
+__all__: list[str] = []

@@ -1,0 +1,98 @@
+"""Every exercise of every notebook: the stub is 'not attempted', the solution passes, and wrong answers are told why.
+
+An exercise is a code cell with the tag `exercise`: the stub, and as its last line the call of the check. The next cell
+holds the folded solution, with its code in a ```python fence.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+
+from diffusion_edu.checks import Verdict
+from tests.wrong_answers import WRONG_ANSWERS
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+
+
+class Found:
+    """An exercise as it stands in a notebook."""
+
+    def __init__(self, notebook: Path, preamble: str, cell: str, after: str) -> None:
+        *stub, call = ast.parse(cell).body
+        assert isinstance(call, ast.Expr), f"{notebook.name}: an exercise ends in the call of its check:\n{cell}"
+        self.notebook = notebook.stem
+        self.preamble, self.call = preamble, ast.unparse(call)
+        self.stub = "\n".join(ast.unparse(part) for part in stub)
+        fences = re.findall(r"```python\n(.*?)```", after, re.DOTALL)
+        folded = re.search(r"<details>.*</details>", after, re.DOTALL)
+        self.solution = fences[0] if fences and folded else None
+
+    def try_(self, attempt: str) -> Verdict:
+        space: dict[str, object] = {"torch": torch}
+        exec(self.preamble, space)
+        exec(self.stub, space)
+        exec(attempt, space)
+        verdict = eval(self.call, space)
+        assert isinstance(verdict, Verdict)
+        return verdict
+
+    @property
+    def number(self) -> str:
+        found = re.search(r"\d+\.\d+|[A-Z]\.\d+", self.try_("").message)
+        assert found is not None
+        return found.group()
+
+
+def exercises() -> Iterator[Found]:
+    for path in NOTEBOOKS:
+        cells = nbformat.read(path, as_version=4).cells
+        imports = [
+            ast.unparse(node)
+            for cell in cells
+            if cell.cell_type == "code" and "exercise" not in cell.metadata.get("tags", [])
+            for node in ast.parse(re.sub(r"(?m)^%.*$", "", cell.source)).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        for cell, after in zip(cells, [*cells[1:], None], strict=True):
+            if "exercise" in cell.metadata.get("tags", []):
+                yield Found(path, "\n".join(imports), cell.source, after.source if after is not None else "")
+
+
+ALL = {f"{found.notebook}-{found.number}": found for found in exercises()}
+every_exercise = pytest.mark.parametrize("found", ALL.values(), ids=ALL.keys())
+
+
+@every_exercise
+def test_the_stub_is_not_attempted(found):
+    assert found.try_("").status == "not attempted"
+
+
+@every_exercise
+def test_the_folded_solution_is_right(found):
+    assert found.solution is not None, "no folded solution with a python fence follows the exercise"
+    verdict = found.try_(found.solution)
+    assert verdict.status == "right", verdict.message
+
+
+@every_exercise
+def test_wrong_answers_are_caught_and_each_is_told_why(found):
+    attempts = WRONG_ANSWERS[found.notebook][found.number]
+    verdicts = [found.try_(code) for code, _ in attempts]
+    for verdict, (code, words) in zip(verdicts, attempts, strict=True):
+        assert verdict.status == "wrong" and words in verdict.message, f"{code}\nwas told: {verdict.message}"
+    assert len({v.message for v in verdicts}) == len(verdicts), "two mistakes were told the same"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_each_notebook_has_at_least_three_exercises_with_wrong_answers(path):
+    numbers = {found.number for found in ALL.values() if found.notebook == path.stem}
+    assert len(numbers) >= 3 and numbers == WRONG_ANSWERS[path.stem].keys()
+
+
+def test_there_are_exercises():
+    assert len(ALL) >= 3
