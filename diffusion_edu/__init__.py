@@ -8,14 +8,54 @@ at s < t. A **loss** is (model, x_0) -> one number per example. Everything here 
 
 from .analytic import GaussianMixture, MixtureDenoiser
 from .data import Components, Data, Fresh, ImageSet, TensorData, mnist_5k, moons, ring, swiss, to_model_range, to_uint8
-from .denoiser import Denoiser, DiffusionModel, State, angle, eps, score, velocity
+from .denoiser import (
+    Denoiser,
+    DiffusionModel,
+    LearntVarianceModel,
+    State,
+    Treated,
+    angle,
+    clip_x_0,
+    dynamic_threshold,
+    eps,
+    learnt_std,
+    score,
+    velocity,
+)
 from .gaussian import Normal, bits_per_dim, discretized_log_prob
-from .loss import TimeSampler, Weight, denoising_loss, stratified, uniform
+from .likelihood import Elbo, elbo, gaussian_decoder, log_snr_times, pixel_decoder
+from .loss import (
+    Importance,
+    TimeSampler,
+    Weight,
+    denoising_loss,
+    edm_weight,
+    elbo_weight,
+    hybrid_loss,
+    log_normal,
+    min_snr,
+    simple,
+    snr,
+    stratified,
+    uniform,
+)
 from .metrics import agreement, digit_classifier, digit_classifier_card, frechet_distance, predict
 from .networks import NO_LABEL, AttentionBlock, Classifier, FourierFeatures, ResidualBlock, ResidualMLP
 from .parameterization import EPS, SCORE, VELOCITY, X0, Parameterization, V, edm
-from .process import posterior_std, prior, q_marginal, q_posterior, q_sample, q_transition, transition_std
-from .sampler import Step, ancestral, ddim, sample, times, trajectory
+from .process import posterior_kl, posterior_std, prior, q_marginal, q_posterior, q_sample, q_transition, transition_std
+from .sampler import (
+    Step,
+    ancestral,
+    ddim,
+    dpmpp_2m,
+    euler,
+    euler_maruyama,
+    heun,
+    karras,
+    sample,
+    times,
+    trajectory,
+)
 from .schedule import (
     BetaSchedule,
     CosineSchedule,
@@ -47,11 +87,14 @@ __all__ = [
     "Denoiser",
     "DiffusionModel",
     "EDMSchedule",
+    "Elbo",
     "FlowSchedule",
     "FourierFeatures",
     "Fresh",
     "GaussianMixture",
     "ImageSet",
+    "Importance",
+    "LearntVarianceModel",
     "Loss",
     "MixtureDenoiser",
     "NoiseSchedule",
@@ -68,6 +111,7 @@ __all__ = [
     "TrainConfig",
     "Trainer",
     "TrainingDivergedError",
+    "Treated",
     "UNet",
     "V",
     "VESchedule",
@@ -77,17 +121,35 @@ __all__ = [
     "ancestral",
     "angle",
     "bits_per_dim",
+    "clip_x_0",
     "ddim",
     "denoising_loss",
     "digit_classifier",
     "digit_classifier_card",
     "discretized_log_prob",
+    "dpmpp_2m",
+    "dynamic_threshold",
     "edm",
+    "edm_weight",
+    "elbo",
+    "elbo_weight",
     "eps",
+    "euler",
+    "euler_maruyama",
     "frechet_distance",
+    "gaussian_decoder",
+    "heun",
+    "hybrid_loss",
+    "karras",
+    "learnt_std",
     "load_weights",
+    "log_normal",
+    "log_snr_times",
+    "min_snr",
     "mnist_5k",
     "moons",
+    "pixel_decoder",
+    "posterior_kl",
     "posterior_std",
     "predict",
     "prior",
@@ -99,6 +161,8 @@ __all__ = [
     "sample",
     "save_weights",
     "score",
+    "simple",
+    "snr",
     "stratified",
     "swiss",
     "times",

@@ -1,21 +1,41 @@
-r"""Data: toys whose distribution is known exactly, and real pictures that come with the package.
+r"""Data: toys whose distribution is known exactly, and real pictures.
 
-Notebook: ``00_quickstart`` uses the digits, Part I the toys.
+    x_0 = u / 127.5 - 1,   u in {0, ..., 255}
+
+Notebook: ``00_quickstart`` uses the digits, Part I the toys, Part III Fashion-MNIST.
 
 A toy is the list of a mixture's components, so that ``GaussianMixture(*moons())`` answers every question about it.
-Pictures are kept as 8-bit numbers and become floats in [-1, 1] only when a batch is drawn: [-1, 1] is what the noise
-is scaled for, and what samples are clipped to.
+Pictures are kept as 8-bit numbers u and become floats x_0 in [-1, 1] only when a batch is drawn: [-1, 1] is what the
+noise is scaled for, and what samples are clipped to.
+
+``mnist_5k`` comes with the package and ``digits`` with scikit-learn. ``mnist``, ``fashion_mnist`` and ``cifar10`` are
+looked for in this order, and the first place that has the whole set is taken:
+
+1. the argument ``folder``; if it is given, nowhere else;
+2. the folder in the environment variable ``DIFFUSION_EDU_DATA``, in a folder of the set's own below it;
+3. where Debian's package ``dataset-fashion-mnist`` puts its files;
+4. the user's cache, into which pooch fetches a file once and holds it to its SHA-256. ``DIFFUSION_EDU_MIRROR``, such
+   as ``https://mirror.example/data``, takes the place of the scheme and host in the addresses.
+
+A set is loaded whole or not at all, and nothing that is read is ever run: no pickles.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import math
-from collections.abc import Callable
+import os
+import tarfile
+import urllib.parse
+import warnings
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -28,8 +48,14 @@ __all__ = [
     "Fresh",
     "ImageSet",
     "TensorData",
+    "cifar10",
+    "digits",
+    "fashion_mnist",
+    "image_folder",
+    "mnist",
     "mnist_5k",
     "moons",
+    "read_idx",
     "ring",
     "swiss",
     "to_model_range",
@@ -178,6 +204,474 @@ def _mnist_5k() -> tuple[Tensor, Tensor]:
         )
     with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
         return torch.from_numpy(archive["images"])[:, None], torch.from_numpy(archive["labels"]).long()
+
+
+def digits(split: str = "train") -> ImageSet:
+    """1797 handwritten digits, 8x8, which come with scikit-learn: the smallest real pictures.
+
+    They are the test part of "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak 1998, UCI Machine
+    Learning Repository, CC BY 4.0), from 13 writers. They are put in a fixed random order, so the same writers are in
+    both parts. The 17 gray values 0 ... 16 are spread evenly over 0 ... 255.
+
+    Args:
+        split: "train" (1500), "test" (297), or "all".
+
+    Returns:
+        images (N, 1, 8, 8), labels (N,).
+
+    Raises:
+        ValueError: for another split.
+        ImportError: if scikit-learn is missing.
+    """
+    parts = {"train": slice(0, 1500), "test": slice(1500, 1797), "all": slice(0, 1797)}
+    if split not in parts:
+        raise ValueError(f"digits got split={split!r}; it has {', '.join(map(repr, parts))}.")
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError(
+            "digits come with scikit-learn, which is missing. Install it: pip install scikit-learn"
+        ) from (error)
+    pixels, labels = load_digits(return_X_y=True)
+    # Sorted by the SHA-256 of its number, each picture keeps its place on every machine and in every release.
+    order = sorted(range(len(pixels)), key=lambda k: hashlib.sha256(str(k).encode()).digest())[parts[split]]
+    levels = torch.from_numpy(pixels[order]).long().reshape(-1, 1, 8, 8)
+    images = ((255 * levels + 8) // 16).to(torch.uint8)
+    return ImageSet(images, torch.from_numpy(labels[order]).long(), tuple("0123456789"))
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where the files of a public set are, and how they are known.
+
+    Args:
+        name: of the function that loads it, and of its folder in the cache.
+        folders: where its files may be below the user's folder, such as another library's download.
+        system: where a system's package puts them.
+        url: of the folder that they are fetched from, with a slash at the end.
+        sha256: of each file that can be fetched.
+        sizes: pictures in each split.
+        names: of the classes.
+        first: the first labels of each split, which tell sets with equal file names apart.
+    """
+
+    name: str
+    folders: tuple[str, ...]
+    system: tuple[str, ...]
+    url: str
+    sha256: Mapping[str, str]
+    sizes: Mapping[str, int]
+    names: tuple[str, ...]
+    first: Mapping[str, tuple[int, ...]]
+
+
+# The checksums are facts about public files. Those of MNIST and CIFAR-10 are in the lists of TensorFlow Datasets. Those
+# of Fashion-MNIST were computed from the files themselves, whose MD5 sums are the ones that its README gives.
+_MNIST = _Source(
+    name="mnist",
+    folders=("mnist", "MNIST/raw"),
+    system=(),
+    url="https://ossci-datasets.s3.amazonaws.com/mnist/",
+    sha256={
+        "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    },
+    sizes={"train": 60000, "test": 10000},
+    names=tuple("0123456789"),
+    first={"train": (5, 0, 4, 1, 9, 2, 1, 3, 1, 4), "test": (7, 2, 1, 0, 4, 1, 4, 9, 5, 9)},
+)
+_FASHION_MNIST = _Source(
+    name="fashion_mnist",
+    folders=("fashion-mnist", "fashion_mnist", "FashionMNIST/raw"),
+    system=("/usr/share/datasets/fashion-mnist",),
+    url="https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/"
+    "b2617bb6d3ffa2e429640350f613e3291e10b141/data/fashion/",
+    sha256={
+        "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+    },
+    sizes={"train": 60000, "test": 10000},
+    names=(
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+    first={"train": (9, 0, 0, 3, 0, 2, 7, 2, 5, 5), "test": (9, 2, 1, 1, 6, 1, 4, 6, 5, 7)},
+)
+_CIFAR10 = _Source(
+    name="cifar10",
+    folders=("cifar10", "cifar-10", "cifar-10-batches-bin"),
+    system=(),
+    url="https://www.cs.toronto.edu/~kriz/",
+    sha256={"cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"},
+    sizes={"train": 50000, "test": 10000},
+    names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    first={"train": (6, 9, 9, 4, 1, 1, 2, 7, 8, 3), "test": (3, 8, 8, 0, 6, 6, 1, 6, 3, 1)},
+)
+
+
+def mnist(split: str = "train", folder: str | os.PathLike[str] | None = None) -> ImageSet:
+    """70,000 handwritten digits, 28x28 (LeCun, Cortes and Burges 1998; CC BY-SA 3.0), in the order of the files.
+
+    Args:
+        split: "train" (60,000) or "test" (10,000).
+        folder: with the four IDX files, compressed or not, in itself, in ``mnist`` or in ``MNIST/raw``; None looks
+            where the module's docstring says.
+
+    Returns:
+        images (N, 1, 28, 28), labels (N,).
+
+    Raises:
+        ValueError: for another split, or if a file is damaged or is another set's.
+        FileNotFoundError: if the folder does not hold the set.
+        RuntimeError: if the set could not be fetched; nothing of a broken download is kept.
+        ImportError: if the set must be fetched and pooch is missing.
+    """
+    return _idx_set(_MNIST, split, folder)
+
+
+def fashion_mnist(split: str = "train", folder: str | os.PathLike[str] | None = None) -> ImageSet:
+    """70,000 pictures of clothes, 28x28 (Xiao, Rasul and Vollgraf 2017; MIT licence), in the order of the files.
+
+    Args:
+        split: "train" (60,000) or "test" (10,000).
+        folder: with the four IDX files, compressed or not, in itself, in ``fashion-mnist`` or in
+            ``FashionMNIST/raw``; None looks where the module's docstring says.
+
+    Returns:
+        images (N, 1, 28, 28), labels (N,).
+
+    Raises:
+        ValueError: for another split, or if a file is damaged or is another set's.
+        FileNotFoundError: if the folder does not hold the set.
+        RuntimeError: if the set could not be fetched; nothing of a broken download is kept.
+        ImportError: if the set must be fetched and pooch is missing.
+    """
+    return _idx_set(_FASHION_MNIST, split, folder)
+
+
+def cifar10(split: str = "train", folder: str | os.PathLike[str] | None = None) -> ImageSet:
+    """60,000 small colour photographs, 32x32 (Krizhevsky 2009; no licence is stated), in the order of the files.
+
+    Read from the "binary version": a picture is one byte of label and 3072 bytes, the red, green and blue planes.
+
+    Args:
+        split: "train" (50,000) or "test" (10,000).
+        folder: with ``cifar-10-binary.tar.gz`` or the six ``.bin`` files that are in it, in itself, in ``cifar10`` or
+            in ``cifar-10-batches-bin``; None looks where the module's docstring says.
+
+    Returns:
+        images (N, 3, 32, 32), labels (N,).
+
+    Raises:
+        ValueError: for another split, or if a file is damaged.
+        FileNotFoundError: if the folder does not hold the set.
+        RuntimeError: if the set could not be fetched; nothing of a broken download is kept.
+        ImportError: if the set must be fetched and pooch is missing.
+    """
+    N = _size(_CIFAR10, split)
+    batches = tuple(f"data_batch_{k}.bin" for k in range(1, 6)) if split == "train" else ("test_batch.bin",)
+    (archive,) = _CIFAR10.sha256
+    paths = _locate(_CIFAR10, [(archive,), batches], folder)
+    record, per_batch = 1 + 3 * 32 * 32, N // len(batches)
+    if len(paths) == 1 and paths[0].name == archive:
+        members = [f"cifar-10-batches-bin/{name}" for name in batches]
+        raw = _tar_members(paths[0], members, per_batch * record)
+    else:
+        raw = [_whole_file(path, per_batch * record) for path in paths]
+    images, labels = torch.empty(N, 3 * 32 * 32, dtype=torch.uint8), torch.empty(N, dtype=torch.long)
+    for k, content in enumerate(raw):
+        rows = torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(per_batch, record)
+        here = slice(k * per_batch, (k + 1) * per_batch)
+        labels[here], images[here] = rows[:, 0].long(), rows[:, 1:]
+    _check_labels(_CIFAR10, split, labels, paths[0])
+    return ImageSet(images.reshape(N, 3, 32, 32), labels, _CIFAR10.names)
+
+
+def read_idx(path: str | os.PathLike[str]) -> Tensor:
+    """An array of bytes in MNIST's IDX format.
+
+    Two zero bytes, the type (8, unsigned bytes), the number of dimensions, each dimension as four bytes with the
+    largest first, then the numbers, the last dimension fastest.
+
+    Args:
+        path: of the file; one whose name ends in .gz is decompressed.
+
+    Returns:
+        uint8, of the shape that the file gives: one to four dimensions, at most 2^28 numbers.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not one whole array.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}; check the path.")
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            head = file.read(4)
+            ndim = head[3] if len(head) == 4 else 0
+            if head[:3] != b"\0\0\x08" or not 1 <= ndim <= 4:
+                raise ValueError(
+                    f"{path} begins with the bytes {head.hex(' ') or '(none)'}; an IDX file of bytes begins with "
+                    "00 00 08 and 01 to 04 dimensions. Is it another kind of file?"
+                )
+            sizes = file.read(4 * ndim)
+            shape = [int.from_bytes(sizes[k : k + 4], "big") for k in range(0, len(sizes), 4)]
+            numbers = math.prod(shape)
+            if len(sizes) < 4 * ndim or not 1 <= numbers <= 2**28:
+                raise ValueError(
+                    f"{path} announces the shape {tuple(shape)} in {ndim} dimensions; wanted 1 to 2^28 numbers. It is "
+                    "damaged: copy or fetch it again."
+                )
+            content = bytearray(file.read(numbers + 1))  # one more than wanted; reaching the end checks a .gz's CRC
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"{path} cannot be read to its end ({error}); it is damaged: copy or fetch it again."
+        ) from error
+    if len(content) != numbers:
+        found = "more" if len(content) > numbers else str(len(content))
+        raise ValueError(
+            f"{path} announces {numbers} numbers and holds {found}; it is damaged: copy or fetch it again."
+        )
+    return torch.frombuffer(content, dtype=torch.uint8).reshape(shape)
+
+
+def _size(source: _Source, split: str) -> int:
+    if split not in source.sizes:
+        raise ValueError(f"{source.name} got split={split!r}; it has {', '.join(map(repr, source.sizes))}.")
+    return source.sizes[split]
+
+
+def _idx_set(source: _Source, split: str, folder: str | os.PathLike[str] | None) -> ImageSet:
+    N = _size(source, split)
+    prefix = {"train": "train", "test": "t10k"}[split]
+    plain = (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
+    paths = _locate(source, [tuple(f"{name}.gz" for name in plain), plain], folder)
+    images, labels = map(read_idx, paths)
+    for path, array, shape in zip(paths, (images, labels), ((N, 28, 28), (N,)), strict=True):
+        if array.shape != shape:
+            raise ValueError(
+                f"{path} holds an array of shape {tuple(array.shape)}; {source.name}({split!r}) wants {shape}. Is it "
+                "another set's file?"
+            )
+    _check_labels(source, split, labels, paths[1])
+    return ImageSet(images[:, None], labels.long(), source.names)
+
+
+def _check_labels(source: _Source, split: str, labels: Tensor, path: Path) -> None:
+    first = source.first[split]
+    if int(labels.max()) >= len(source.names) or tuple(labels[: len(first)].tolist()) != first:
+        raise ValueError(
+            f"{path} has labels up to {int(labels.max())} that begin {labels[: len(first)].tolist()}; those of "
+            f"{source.name}({split!r}) go up to {len(source.names) - 1} and begin {list(first)}. Is it another set's "
+            "file?"
+        )
+
+
+def _locate(source: _Source, layouts: Sequence[tuple[str, ...]], folder: str | os.PathLike[str] | None) -> list[Path]:
+    """The files of a set: those of the first layout that some place has whole; else the first layout, fetched."""
+    places = [Path(place) for place in source.system]
+    if folder is not None:
+        places = [Path(folder), *(Path(folder) / name for name in source.folders)]
+    elif root := os.environ.get("DIFFUSION_EDU_DATA"):
+        if not Path(root).is_dir():
+            raise FileNotFoundError(
+                f"DIFFUSION_EDU_DATA is {root!r}, which is no folder; name the folder with your data sets, or unset it."
+            )
+        places = [*(Path(root) / name for name in source.folders), *places]
+    for place in places:
+        for layout in layouts:
+            if all((place / name).is_file() for name in layout):
+                return [place / name for name in layout]
+    if folder is not None:
+        wanted = ", or ".join(" and ".join(layout) for layout in layouts)
+        raise FileNotFoundError(
+            f"{source.name} found no whole set in {folder}; wanted {wanted}, there or in {' or '.join(source.folders)} "
+            "below it. Put them there, or leave out `folder` to fetch them."
+        )
+    return [_fetch(source, name) for name in layouts[0]]
+
+
+def _fetch(source: _Source, name: str) -> Path:
+    """The file in the user's cache, fetched if it is not there or not what it should be."""
+    way_out = f"Or get {name} in another way and give its folder: {source.name}(folder=...)."
+    url = source.url + name
+    if mirror := os.environ.get("DIFFUSION_EDU_MIRROR"):
+        if urllib.parse.urlsplit(mirror).scheme not in ("http", "https"):
+            raise ValueError(
+                f"DIFFUSION_EDU_MIRROR is {mirror!r}; it takes an address that begins with http:// or https://. For a "
+                "folder on this machine use DIFFUSION_EDU_DATA."
+            )
+        url = mirror.rstrip("/") + urllib.parse.urlsplit(url).path
+    try:
+        import pooch
+    except ImportError as error:
+        raise ImportError(
+            f"{source.name} has to be fetched, and pooch is missing. Install it: pip install pooch. {way_out}"
+        ) from error
+    cache = Path(pooch.os_cache("diffusion_edu")) / source.name
+    try:
+        return Path(
+            pooch.retrieve(
+                url,
+                known_hash=f"sha256:{source.sha256[name]}",
+                fname=name,
+                path=cache,
+                downloader=pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=30),
+            )
+        )
+    except (OSError, ValueError) as error:
+        raise RuntimeError(
+            f"{source.name} could not fetch {url} whole into {cache} ({error}). Check the network, and try again; a "
+            f"mirror's address can be put in DIFFUSION_EDU_MIRROR. {way_out}"
+        ) from error
+
+
+def _whole_file(path: Path, size: int) -> bytes:
+    """A file that must have exactly this many bytes."""
+    with path.open("rb") as file:
+        content = file.read(size + 1)
+    if len(content) != size:
+        found = "more" if len(content) > size else len(content)
+        raise ValueError(f"{path} holds {found} bytes, wanted {size}; it is damaged: copy or fetch it again.")
+    return content
+
+
+def _tar_members(path: Path, wanted: Sequence[str], size: int) -> list[bytes]:
+    """The named plain files of a .tar.gz, each of exactly this many bytes, in memory: nothing goes to the disk."""
+    contents: dict[str, bytes] = {}
+    try:
+        with gzip.open(path) as raw, tarfile.open(fileobj=raw, mode="r:") as archive:
+            for member in archive:
+                if member.size > size:
+                    raise ValueError(
+                        f"{path} holds {member.name} of {member.size} bytes; no file in it is above {size}."
+                    )
+                if member.name in wanted and member.isfile() and (file := archive.extractfile(member)):
+                    contents[member.name] = file.read(size + 1)
+            while raw.read(2**20):  # reading to the end checks the CRC of the whole
+                pass
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise ValueError(
+            f"{path} cannot be read to its end ({error}); it is damaged: copy or fetch it again."
+        ) from error
+    for name in wanted:
+        found = len(contents.get(name, b""))
+        if found != size:
+            raise ValueError(f"{path} holds {found} bytes of {name}, wanted {size}; copy or fetch it again.")
+    return [contents[name] for name in wanted]
+
+
+def image_folder(folder: str | os.PathLike[str], side: int, channels: int = 3) -> ImageSet:
+    """Your own pictures: the PNG and JPEG files of a folder, each a square of one size.
+
+    Either all files are in the folder itself, one class, or each class has a subfolder of its own. Classes and files
+    are in the order of their names; names that begin with a dot, and files of other kinds, are passed over. A picture
+    is turned as its camera says, laid on white where it is transparent, cut to its central square and scaled to
+    ``side`` with Lanczos's filter, which averages as it shrinks. (Smaller pictures are blown up.)
+
+    Args:
+        folder: of the pictures or of the classes.
+        side: in pixels, 1 to 1024.
+        channels: 1 for gray, 3 for colour.
+
+    Returns:
+        images (N, channels, side, side), labels (N,), and the subfolders' names, or the folder's own.
+
+    Raises:
+        ValueError: for another side or number of channels; if a file cannot be read whole, has more than 2^26 pixels,
+            64 MiB or more than 8 bits a channel; if there are files both beside and in the subfolders, or none; if
+            the whole would take more than 4 GiB.
+        FileNotFoundError: if there is no such folder.
+        ImportError: if Pillow is missing.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"image_folder got {root}, which is no folder; check the path.")
+    if not 1 <= side <= 1024 or channels not in (1, 3):
+        raise ValueError(
+            f"image_folder got side={side} and channels={channels}; give a side of 1 to 1024, 1 or 3 channels."
+        )
+    classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    beside = _pictures(root)
+    if beside and classes:
+        raise ValueError(
+            f"image_folder found {beside[0].name} beside the subfolder {classes[0].name} in {root}; put all pictures "
+            "in the folder itself, or each in its class's subfolder."
+        )
+    groups = {entry.name: _pictures(entry) for entry in classes} or {root.resolve().name: beside}
+    empty = [name for name, files in groups.items() if not files]
+    if empty:
+        raise ValueError(
+            f"image_folder found no .png, .jpg or .jpeg file in {empty[0]} (in {root}); fill it or remove it."
+        )
+    paths = [path for files in groups.values() for path in files]
+    if len(paths) * channels * side**2 > 2**32:
+        raise ValueError(
+            f"image_folder got {len(paths)} pictures of {channels} x {side} x {side} bytes, more than 4 GiB; choose a "
+            "smaller side."
+        )
+    images = torch.empty(len(paths), side, side, channels, dtype=torch.uint8)
+    for k, path in enumerate(paths):
+        images[k] = _picture(path, side, channels)
+    labels = torch.arange(len(groups)).repeat_interleave(torch.tensor([len(files) for files in groups.values()]))
+    return ImageSet(images.permute(0, 3, 1, 2).contiguous(), labels, tuple(groups))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    kinds = (".png", ".jpg", ".jpeg")
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in kinds and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _picture(path: Path, side: int, channels: int) -> Tensor:
+    """One file as (side, side, channels) uint8."""
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise ImportError("image_folder needs Pillow, which is missing. Install it: pip install pillow") from error
+    try:
+        if path.stat().st_size > 2**26:
+            raise ValueError("it has more than 64 MiB")
+        raw = path.read_bytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(raw), formats=("PNG", "JPEG")) as image:
+                if image.width * image.height > 2**26:
+                    raise ValueError(f"it has {image.width} x {image.height} pixels, more than 2^26")
+                if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
+                    raise ValueError(f"its pixels are of kind {image.mode}, not 8 bits a channel")
+                image.verify()  # checksums of a PNG; the file must be opened again afterwards
+            with Image.open(io.BytesIO(raw), formats=("PNG", "JPEG")) as image:
+                upright = ImageOps.exif_transpose(image)
+                if upright.has_transparency_data:
+                    colour = upright.convert("RGBA")
+                    upright = Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour).convert("RGB")
+                square = min(upright.size)
+                left, top = (upright.width - square) // 2, (upright.height - square) // 2
+                small = upright.convert("L" if channels == 1 else "RGB").resize(
+                    (side, side), Image.Resampling.LANCZOS, box=(left, top, left + square, top + square)
+                )
+                return torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).reshape(side, side, channels)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(
+            f"image_folder cannot use {path} ({error}); it takes whole PNG and JPEG files. Repair it or take it away."
+        ) from error
 
 
 class Data(Protocol):

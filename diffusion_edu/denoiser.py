@@ -24,17 +24,21 @@ import torch
 from torch import Tensor, nn
 
 from .parameterization import EPS, Parameterization
+from .process import posterior_std, transition_std
 from .schedule import NoiseSchedule, expand
 
 __all__ = [
     "Denoiser",
     "DiffusionModel",
+    "LearntVarianceModel",
     "State",
     "Treated",
     "angle",
     "clip_x_0",
+    "denoise_with_std",
     "dynamic_threshold",
     "eps",
+    "learnt_std",
     "score",
     "velocity",
 ]
@@ -142,6 +146,89 @@ class DiffusionModel(nn.Module):
         return self.parameterization.x_0(self.schedule, output, x_t, t)
 
 
+class LearntVarianceModel(DiffusionModel):
+    r"""A model whose network also says how wide the reverse step is (Nichol & Dhariwal 2021, eq. 15).
+
+    The network's last axis of features is twice as wide, (B, 2C, ...): o and u, with v = (u + 1) / 2 and
+
+        std^2 = exp(v log beta + (1 - v) log beta-tilde)
+
+    for the step t -> s, so that u = -1 is beta-tilde and u = 1 is beta. Sampling and the bound take it by
+    ``std=learnt_std``; trained with ``loss.hybrid_loss``. To every other part it is an ordinary denoiser.
+    """
+
+    def output(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """o alone, (B, C, ...). Arguments as for ``DiffusionModel.output``."""
+        return self._outputs(x_t, t, condition)[0]
+
+    def denoise_with_std(
+        self, x_t: Tensor, s: Tensor, t: Tensor, condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x_0_hat and the standard deviation of the step t -> s from one call of the network.
+
+        Args:
+            x_t: (B, C, ...).
+            s, t: () or (B,), 0 < s < t; at s = 0 the standard deviation is 0.
+            condition: (B,) or None.
+
+        Returns:
+            two tensors of the shape of x_t.
+        """
+        o, u = self._outputs(x_t, t, condition)
+        low = expand(torch.log(posterior_std(self.schedule, s, t)), u)
+        high = expand(torch.log(transition_std(self.schedule, s, t)), u)
+        v = (u + 1) / 2
+        return self.parameterization.x_0(self.schedule, o, x_t, t), torch.exp(low + v * (high - low)).nan_to_num(
+            nan=0.0
+        )
+
+    def _outputs(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        both = super().output(x_t, t, condition)
+        if both.shape[1] != 2 * x_t.shape[1]:
+            raise ValueError(
+                f"a model with learnt variance got {tuple(both.shape)} from its network for x_t of shape "
+                f"{tuple(x_t.shape)}; "
+                "the network must give twice the channels: UNet(..., out_channels=2 * in_channels)."
+            )
+        o, u = both.chunk(2, dim=1)
+        return o, u
+
+
+def learnt_std(schedule: NoiseSchedule, s: Tensor, t: Tensor) -> Tensor:
+    """The name to pass as ``std`` for the width that a ``LearntVarianceModel`` says itself; not computed from (s, t)
+    alone.
+
+    Raises:
+        TypeError: always, where it is called: shapes and values depend on x_t, so only steps and bounds can use it.
+    """
+    raise TypeError(
+        "learnt_std was used with a denoiser that says no width of its own; use it with a LearntVarianceModel."
+    )
+
+
+def denoise_with_std(
+    denoiser: Denoiser,
+    std: Callable[[NoiseSchedule, Tensor, Tensor], Tensor],
+    x_t: Tensor,
+    s: Tensor,
+    t: Tensor,
+    condition: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """x_0_hat, and the standard deviation of the reverse step t -> s by a rule or as learnt.
+
+    Args:
+        std: (schedule, s, t) -> shape of t, or ``learnt_std``.
+        x_t: (B, ...).
+        s, t: () or (B,), s < t.
+
+    Returns:
+        x_0_hat, shape of x_t, and a standard deviation that broadcasts to it.
+    """
+    if std is learnt_std and isinstance(denoiser, LearntVarianceModel):
+        return denoiser.denoise_with_std(x_t, s, t, condition)
+    return denoiser(x_t, t, condition), expand(std(denoiser.schedule, s, t), x_t)
+
+
 def eps(denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
     """eps_hat = (x_t - alpha x_0_hat) / sigma, the noise that a denoiser sees in x_t.
 
@@ -211,13 +298,16 @@ def clip_x_0(x_0_hat: Tensor) -> Tensor:
 
 
 def dynamic_threshold(quantile: float = 0.995) -> Callable[[Tensor], Tensor]:
-    """Clip each example at a quantile of its own magnitudes, and scale back into [-1, 1] (Saharia et al. 2022, section 2.3).
+    """Clip each example at a quantile of its own magnitudes, and scale back into [-1, 1] (Saharia et al. 2022, section
+    2.3).
 
     Args:
         quantile: in (0, 1].
     """
     if not 0 < quantile <= 1:
-        raise ValueError(f"dynamic_threshold got quantile={quantile}; it is a share of the pixels, above 0 and at most 1.")
+        raise ValueError(
+            f"dynamic_threshold got quantile={quantile}; it is a share of the pixels, above 0 and at most 1."
+        )
 
     def treatment(x_0_hat: Tensor) -> Tensor:
         limit = torch.quantile(x_0_hat.abs().flatten(1), quantile, dim=1).clamp(min=1)

@@ -2,9 +2,18 @@ r"""The training objective: how wrong is the network's output, example by exampl
 
 Notebooks: ``04_elbo`` (where it comes from), ``05_epsilon_objective`` (what is left of it).
 
-    loss = weight(t) * mean over the example's numbers of (o - o*)^2,      o* = a x_0 + b eps
+    loss = factor(t) * mean over the example's numbers of (o - o*)^2,      o* = a x_0 + b eps
 
 With the network predicting eps and no weight this is DDPM's L_simple (Ho et al. 2020, eq. 14), per number.
+
+A plain squared error on o weighs the error in x_0 by its row's own (D / sigma)^2. A named weight w(t) says what the
+weight on the x_0 error shall be, whatever the network predicts: the factor is then w(t) / (D / sigma)^2.
+
+    simple    SNR                                   L_simple, in any row
+    min_snr   min(SNR, gamma)                       Hang et al. 2023
+    elbo      -(1/2) d SNR / dt                     the bound itself, for infinitely many steps (Kingma et al. 2021, eq.
+    17) edm       (sigma^2 + sigma_d^2) / (sigma sigma_d)^2, sigma the noise-to-signal ratio  (Karras et al. 2022, table
+    1)
 """
 
 from __future__ import annotations
@@ -14,12 +23,26 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .denoiser import DiffusionModel
+from .denoiser import DiffusionModel, LearntVarianceModel
 from .gaussian import noise_like
-from .process import q_sample
+from .process import posterior_kl, q_sample
 from .schedule import NoiseSchedule
 
-__all__ = ["TimeSampler", "Weight", "denoising_loss", "stratified", "uniform"]
+__all__ = [
+    "Importance",
+    "TimeSampler",
+    "Weight",
+    "denoising_loss",
+    "edm_weight",
+    "elbo_weight",
+    "hybrid_loss",
+    "log_normal",
+    "min_snr",
+    "simple",
+    "snr",
+    "stratified",
+    "uniform",
+]
 
 TimeSampler = Callable[[int, "torch.Generator | None"], Tensor]
 Weight = Callable[[NoiseSchedule, Tensor], Tensor]
@@ -40,7 +63,7 @@ def denoising_loss(
         model: network, schedule and parameterisation.
         x_0: clean data, (B, ...), scaled as the model expects (images: [-1, 1]).
         t: times in (0, 1], () or (B,).
-        weight: (schedule, t) -> the factor on each example's error, shape of t; None for 1.
+        weight: (schedule, t) -> the weight on the squared error in x_0, shape of t; None for the row's own.
         condition: (B,) labels or None.
         eps: the noise, shape of x_0; drawn from ``generator`` if None.
         generator: source of the noise.
@@ -53,7 +76,81 @@ def denoising_loss(
     output = model.output(x_t, t, condition)
     target = model.parameterization.target(model.schedule, x_0, eps, t)
     loss = ((output - target) ** 2).flatten(1).mean(1)
-    return loss if weight is None else weight(model.schedule, t).to(loss) * loss
+    if weight is None:
+        return loss
+    factor = weight(model.schedule, t) / model.parameterization.weight(model.schedule, t)
+    return factor.to(loss) * loss
+
+
+def hybrid_loss(
+    model: LearntVarianceModel,
+    x_0: Tensor,
+    t: Tensor,
+    condition: Tensor | None = None,
+    eps: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    steps: int = 1000,
+    share: float = 1e-3,
+) -> Tensor:
+    """L_simple for the mean, and a little of the bound for the variance alone (Nichol & Dhariwal 2021, eq. 16).
+
+    Args:
+        model: with a learnt variance; others as for ``denoising_loss``.
+        steps: T of the chain whose bound is meant: a term is the step from t to t - 1/T.
+        share: lambda, what the bound counts beside L_simple.
+
+    Returns:
+        (B,). Where t <= 1/T the step ends at 0, which no variance is needed for, and L_simple stands alone.
+    """
+    eps = noise_like(x_0, generator) if eps is None else eps
+    schedule = model.schedule
+    t = t.double().expand(len(x_0)) if t.device.type != "mps" else t.expand(len(x_0))
+    inner = t > 1 / steps
+    safe_t = torch.where(inner, t, torch.ones_like(t))  # anything valid: those terms are dropped below
+    x_t = q_sample(schedule, x_0, safe_t, eps)
+    x_0_hat, std = model.denoise_with_std(x_t, safe_t - 1 / steps, safe_t, condition)
+    kl = posterior_kl(schedule, (x_0 - x_0_hat).detach(), std, safe_t - 1 / steps, safe_t).flatten(1).mean(1)
+    kl = torch.where(inner.to(kl.device), kl, torch.zeros_like(kl))
+    return denoising_loss(model, x_0, t, condition=condition, eps=eps) + share * steps * kl
+
+
+def snr(schedule: NoiseSchedule, t: Tensor) -> Tensor:
+    """SNR(t): the weight of L_simple, equal errors in eps count equally (Ho et al. 2020, eq. 14). Shape of t."""
+    return torch.exp(schedule.log_snr(t))
+
+
+simple = snr
+
+
+def min_snr(gamma: float = 5.0) -> Weight:
+    """min(SNR, gamma) on the error in x_0: the cleanest times no longer outweigh the rest (Hang et al. 2023, section
+    3.4).
+
+    Args:
+        gamma: the cap, > 0.
+    """
+    if gamma <= 0:
+        raise ValueError(f"min_snr got gamma={gamma}; it caps the signal-to-noise ratio and must be above 0.")
+    return lambda schedule, t: snr(schedule, t).clamp(max=gamma)
+
+
+def elbo_weight(schedule: NoiseSchedule, t: Tensor) -> Tensor:
+    """-(1/2) d SNR/dt = SNR g^2 / (2 sigma^2): nats per unit of time in the bound (Kingma et al. 2021, eq. 17).
+
+    Shape of t.
+    """
+    return snr(schedule, t) * (schedule.diffusion(t) / schedule.sigma(t)) ** 2 / 2
+
+
+def edm_weight(sigma_data: float = 0.5) -> Weight:
+    """EDM's lambda(sigma), which makes the loss of its F equally large at every level (Karras et al. 2022, table 1).
+
+    Args:
+        sigma_data: standard deviation of the data, > 0.
+    """
+    if sigma_data <= 0:
+        raise ValueError(f"edm_weight got sigma_data={sigma_data}; it is the standard deviation of the data, above 0.")
+    return lambda schedule, t: torch.exp(schedule.log_snr(t)) + 1 / sigma_data**2
 
 
 def uniform(batch: int, generator: torch.Generator | None = None) -> Tensor:
@@ -70,6 +167,58 @@ def stratified(batch: int, generator: torch.Generator | None = None) -> Tensor:
     u = _rand(batch, generator)
     slices = torch.randperm(batch, generator=generator, device=u.device)
     return 1 - (slices + u) / batch
+
+
+def log_normal(schedule: NoiseSchedule, mean: float = -1.2, std: float = 1.2) -> TimeSampler:
+    """Times whose noise-to-signal ratio is log-normal: ln(sigma / alpha) ~ N(mean, std^2) (Karras et al. 2022, table
+    1).
+
+    Args:
+        schedule: whose times are wanted; ratios outside its range give its nearest end.
+        mean, std: of ln(sigma / alpha).
+
+    Returns:
+        a sampler of (batch,) times in (0, 1].
+    """
+
+    def draw(batch: int, generator: torch.Generator | None = None) -> Tensor:
+        u = _rand(batch, generator)
+        log_ratio = mean + std * torch.randn(batch, generator=generator, dtype=u.dtype, device=u.device)
+        return schedule.time_at(-2 * log_ratio).clamp(min=1e-6)
+
+    return draw
+
+
+class Importance:
+    """Times drawn where the loss is large, and the factor that keeps the expectation (Nichol & Dhariwal 2021, eq. 18).
+
+    Args:
+        density: (N,), >= 0: how often each of N equal slices of (0, 1] is drawn, up to a factor; best is the
+            root of the mean squared loss there.
+
+    Raises:
+        ValueError: if a slice has no share: the loss there would never be seen.
+    """
+
+    def __init__(self, density: Tensor) -> None:
+        if density.ndim != 1 or len(density) == 0 or not bool((density > 0).all() & torch.isfinite(density).all()):
+            raise ValueError(
+                f"Importance got a density of shape {tuple(density.shape)}; give one number above 0 per slice of time."
+            )
+        self.probability = (density / density.sum()).double()
+
+    def __call__(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
+        """(batch,) times in (0, 1], float64."""
+        u = _rand(batch, generator)
+        probability = self.probability.to(u)
+        k = torch.multinomial(probability, batch, replacement=True, generator=generator)
+        return (k + 1 - u) / len(probability)
+
+    def factor(self, t: Tensor) -> Tensor:
+        """1 / (N p): multiplies the loss at t so that its expectation is that under uniform times. Shape of t."""
+        N = len(self.probability)
+        k = (torch.ceil(t * N) - 1).clamp(0, N - 1).long()
+        return 1 / (N * self.probability.to(t.device)[k])
 
 
 def _rand(batch: int, generator: torch.Generator | None) -> Tensor:

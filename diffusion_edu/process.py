@@ -20,6 +20,7 @@ from .gaussian import Normal, noise_like
 from .schedule import NoiseSchedule, expand
 
 __all__ = [
+    "posterior_kl",
     "posterior_std",
     "prior",
     "q_marginal",
@@ -99,6 +100,23 @@ def posterior_std(schedule: NoiseSchedule, s: Tensor, t: Tensor) -> Tensor:
     Shape of s and t.
     """
     return schedule.sigma(s) * torch.sqrt(_one_minus_snr_ratio(schedule, s, t))
+
+
+def posterior_kl(schedule: NoiseSchedule, error: Tensor, std: Tensor, s: Tensor, t: Tensor) -> Tensor:
+    """KL(q(x_s | x_t, x_0) || N(mean from x_0_hat, std^2)) of each number, in nats.
+
+    Args:
+        error: x_0 - x_0_hat, (B, ...).
+        std: the model's, > 0, broadcasting to the error.
+        s, t: () or (B,), 0 < s < t.
+
+    Returns:
+        shape of ``error``.
+    """
+    true_std = expand(posterior_std(schedule, s, t), error)
+    gain = expand(schedule.alpha(s) * _one_minus_snr_ratio(schedule, s, t), error)
+    v = (true_std / std) ** 2
+    return (v - 1 - torch.log(v)) / 2 + (gain * error / std) ** 2 / 2
 
 
 def prior(

@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, State
+from .denoiser import Denoiser, State, denoise_with_std
 from .gaussian import noise_like
 from .process import posterior_std, q_posterior
 from .schedule import NoiseSchedule, expand
@@ -70,7 +70,8 @@ def ancestral(std: Callable[[NoiseSchedule, Tensor, Tensor], Tensor] = posterior
 
     Args:
         std: (schedule, s, t) -> the step's standard deviation. ``posterior_std`` is sqrt(beta-tilde),
-            ``transition_std`` is sqrt(beta). The step into s = 0 returns its mean, whatever the std.
+            ``transition_std`` is sqrt(beta), ``learnt_std`` is what a ``LearntVarianceModel`` says. The step into s = 0
+            returns its mean, whatever the std.
     """
 
     def step(
@@ -81,10 +82,10 @@ def ancestral(std: Callable[[NoiseSchedule, Tensor, Tensor], Tensor] = posterior
         generator: torch.Generator | None = None,
     ) -> State:
         t, x_t = state.t, state.x
-        x_0_hat = denoiser(x_t, t, condition)
+        x_0_hat, width = denoise_with_std(denoiser, std, x_t, s, t, condition)
         x_s = q_posterior(denoiser.schedule, x_t, x_0_hat, s, t).mean
         if s > 0:
-            x_s = x_s + expand(std(denoiser.schedule, s, t), x_t) * noise_like(x_t, generator)
+            x_s = x_s + width * noise_like(x_t, generator)
         return State(s, x_s, x_0_hat, state)
 
     return step
@@ -129,7 +130,10 @@ def ddim(eta: float = 0.0) -> Step:
 
 
 def euler() -> Step:
-    """Euler's method for the probability-flow ODE, x_s = x_t + (s - t) dx/dt (Song et al. 2021, eq. 13). Order 1 in t."""
+    """Euler's method for the probability-flow ODE, x_s = x_t + (s - t) dx/dt (Song et al. 2021, eq. 13).
+
+    Order 1 in t.
+    """
 
     def step(
         denoiser: Denoiser,
@@ -145,7 +149,8 @@ def euler() -> Step:
 
 
 def heun() -> Step:
-    """Heun's method for the probability-flow ODE: Euler's step, corrected by the slope at its end (Karras et al. 2022, alg. 1).
+    """Heun's method for the probability-flow ODE: Euler's step, corrected by the slope at its end (Karras et al. 2022,
+    alg. 1).
 
     Order 2 in t, two calls a step. The step into s = 0 stays Euler's, because no denoiser is asked at t = 0.
     """
@@ -185,7 +190,8 @@ def euler_maruyama() -> Step:
         f, g = schedule.drift(t), schedule.diffusion(t)
         if not f.is_meta and not bool(torch.isfinite(f) & torch.isfinite(g)):
             raise ValueError(
-                f"euler_maruyama was asked to step from t = {float(t):.4g}, where the SDE of {type(schedule).__name__} is "
+                f"euler_maruyama was asked to step from t = {float(t):.4g}, where the SDE of "
+                f"{type(schedule).__name__} is "
                 "infinite because alpha = 0: start just below 1, or use ancestral(), which has no such limit."
             )
         alpha_t, sigma_t = schedule.scales(t, like=x_t)
@@ -200,7 +206,8 @@ def euler_maruyama() -> Step:
 
 
 def dpmpp_2m() -> Step:
-    """DPM-Solver++(2M): the ODE solved exactly but for x_0_hat, which is extrapolated from two calls (Lu et al. 2022, alg. 2).
+    """DPM-Solver++(2M): the ODE solved exactly but for x_0_hat, which is extrapolated from two calls (Lu et al. 2022,
+    alg. 2).
 
     With lambda = log(alpha / sigma), h = lambda_s - lambda_t, and h' the step before:
 
@@ -272,7 +279,8 @@ def times(steps: int, warp: Callable[[Tensor], Tensor] | None = None) -> Tensor:
 def karras(
     schedule: NoiseSchedule, steps: int, sigma_min: float = 0.002, rho: float = 7.0, sigma_max: float | None = None
 ) -> Tensor:
-    """EDM's grid as times: sigma/alpha^(1/rho) falls in equal steps from its value at t = 1 to ``sigma_min`` (Karras et al. 2022, eq. 5).
+    """EDM's grid as times: sigma/alpha^(1/rho) falls in equal steps from its value at t = 1 to ``sigma_min`` (Karras et
+    al. 2022, eq. 5).
 
     Args:
         schedule: whose times are wanted.

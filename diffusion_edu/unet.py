@@ -37,6 +37,7 @@ class UNet(nn.Module):
         embedding: width of the vector that tells each block the noise level.
         heads: of the attention.
         dropout: in the residual blocks.
+        out_channels: C of the answer; None for that of the pictures. Twice it for a learnt variance.
 
     Raises:
         ValueError: if ``attention`` has not one entry a level, or a number is below 1.
@@ -53,6 +54,7 @@ class UNet(nn.Module):
         embedding: int = 128,
         heads: int = 4,
         dropout: float = 0.0,
+        out_channels: int | None = None,
     ) -> None:
         super().__init__()
         channels = tuple(channels)
@@ -102,7 +104,7 @@ class UNet(nn.Module):
             width = c
 
         self.norm = GroupNorm(width)
-        self.out = zero_(nn.Conv2d(width, in_channels * patch**2, 3, padding=1))
+        self.out = zero_(nn.Conv2d(width, (out_channels or in_channels) * patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
         """A picture of the shape of x; zero everywhere for an untrained network.
@@ -113,7 +115,7 @@ class UNet(nn.Module):
             condition: (B,) labels, ``NO_LABEL`` for none; or None.
 
         Returns:
-            (B, C, H, W).
+            (B, out_channels, H, W).
 
         Raises:
             ValueError: if x is not a batch of pictures with C channels, or the level is not one number per picture.

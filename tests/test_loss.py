@@ -1,10 +1,33 @@
 """The objective: L_simple as it stands in the paper, and how times are drawn."""
 
+import math
+
+import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
-from diffusion_edu import EPS, X0, BetaSchedule, DiffusionModel, ResidualMLP, denoising_loss, stratified, uniform
+from diffusion_edu import (
+    EPS,
+    X0,
+    BetaSchedule,
+    CosineSchedule,
+    DiffusionModel,
+    EDMSchedule,
+    Importance,
+    ResidualMLP,
+    V,
+    denoising_loss,
+    edm,
+    edm_weight,
+    elbo_weight,
+    log_normal,
+    min_snr,
+    simple,
+    stratified,
+    uniform,
+)
+from tests.cases import every_schedule
 
 
 class Zero(nn.Module):
@@ -64,3 +87,64 @@ def test_stratified_times_have_one_in_each_slice_in_random_order(generator):
     assert not torch.equal(t, t.sort().values)
     first = torch.stack([stratified(8, generator)[0] for _ in range(4000)])
     assert abs(first.mean().item() - 0.5) < 6 / (12 * 4000) ** 0.5
+
+
+INNER = torch.linspace(0.02, 0.98, 9, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("row", [EPS, V, X0, edm(0.5)], ids=lambda row: row.name)
+def test_a_named_weight_is_on_the_error_in_x_0_whatever_the_network_predicts(row):
+    schedule, torch_seed = BetaSchedule.linear(1000), torch.Generator().manual_seed(0)
+    x_0, noise = torch.randn(2, 9, 3, generator=torch_seed)
+    model = DiffusionModel(Zero(), schedule, row)
+    x_t = schedule.scales(INNER, x_0)[0] * x_0 + schedule.scales(INNER, x_0)[1] * noise
+    error = (model(x_t, INNER) - x_0).square().mean(1)
+    for weight in (simple, min_snr(5.0), elbo_weight, edm_weight(0.5)):
+        loss = denoising_loss(model, x_0, INNER, weight, eps=noise)
+        assert_close(loss, weight(schedule, INNER).float() * error, rtol=1e-3, atol=1e-5)
+
+
+@every_schedule
+def test_the_elbos_weight_is_half_the_slope_of_the_snr(schedule):
+    h, t = 1e-6, INNER + 1e-4
+    slope = (torch.exp(schedule.log_snr(t + h)) - torch.exp(schedule.log_snr(t - h))) / (2 * h)
+    assert_close(elbo_weight(schedule, t), -slope / 2, rtol=1e-4, atol=1e-9)
+
+
+def test_simple_is_the_weight_of_eps_and_min_snr_caps_it_from_above():
+    schedule = BetaSchedule.linear(1000)
+    assert_close(simple(schedule, INNER), EPS.weight(schedule, INNER))
+    capped = min_snr(5.0)(schedule, INNER)
+    assert capped.max() == 5 and torch.equal(capped == 5, simple(schedule, INNER) >= 5)
+    with pytest.raises(ValueError, match="gamma=0"):
+        min_snr(0)
+
+
+def test_edms_weight_is_karras_lambda_and_makes_its_row_count_once():
+    schedule, sigma_data = EDMSchedule(80.0), 0.5
+    sigma = schedule.sigma(INNER)
+    assert_close(edm_weight(sigma_data)(schedule, INNER), (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2)
+    assert_close(edm(sigma_data).weight(schedule, INNER), edm_weight(sigma_data)(schedule, INNER))
+
+
+def test_log_normal_times_have_edms_noise_levels(generator):
+    schedule = EDMSchedule(80.0)
+    log_sigma = torch.log(schedule.sigma(log_normal(schedule)(100_000, generator)))
+    assert abs(log_sigma.mean().item() + 1.2) < 6 * 1.2 / math.sqrt(1e5)
+    assert abs(log_sigma.std().item() - 1.2) < 6 * 1.2 / math.sqrt(2e5)
+    t = log_normal(CosineSchedule())(1000, generator)
+    assert (t > 0).all() and (t < 1).all()
+
+
+def test_importance_keeps_the_expectation(generator):
+    times = Importance(torch.tensor([1.0, 5.0, 2.0, 0.5]))
+    t = times(200_000, generator)
+    assert (t > 0).all() and (t <= 1).all()
+    shares = torch.histc(t, 4, 0, 1) / len(t)
+    assert_close(shares, torch.tensor([1.0, 5.0, 2.0, 0.5]).double() / 8.5, atol=0.007, rtol=0)
+    f = lambda t: torch.sin(3 * t) + t**2  # noqa: E731
+    weighted = times.factor(t) * f(t)
+    exact = (1 - math.cos(3)) / 3 + 1 / 3
+    assert abs(weighted.mean().item() - exact) < 6 * weighted.std().item() / math.sqrt(len(t))
+    with pytest.raises(ValueError, match="above 0"):
+        Importance(torch.tensor([1.0, 0.0]))

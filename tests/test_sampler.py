@@ -7,18 +7,28 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from benchmarks.solver_order import METHODS, measured_order
 from diffusion_edu import (
     BetaSchedule,
     CosineSchedule,
     DiffusionModel,
+    EDMSchedule,
     FlowSchedule,
     GaussianMixture,
     ResidualMLP,
     State,
+    Treated,
     V,
     VPSchedule,
     ancestral,
+    clip_x_0,
     ddim,
+    dpmpp_2m,
+    dynamic_threshold,
+    euler,
+    euler_maruyama,
+    heun,
+    karras,
     prior,
     q_marginal,
     q_sample,
@@ -90,7 +100,11 @@ def test_a_step_with_the_true_x_0_keeps_the_marginal(schedule, eta, generator):
 
 
 @every_schedule
-@pytest.mark.parametrize("step", [ancestral(), ancestral(transition_std), ddim(), ddim(0.5)])
+@pytest.mark.parametrize(
+    "step",
+    [ancestral(), ancestral(transition_std), ddim(), ddim(0.5), dpmpp_2m()],
+    ids=["tilde", "beta", "ddim", "eta", "2m"],
+)
 def test_the_step_into_0_adds_no_noise(schedule, step):
     denoiser = gaussian().denoiser(schedule)
     t = torch.tensor(0.05, dtype=torch.float64)
@@ -126,7 +140,9 @@ def test_ancestral_sampling_has_the_moments_of_its_own_recursion(std, T, generat
 SMOOTH = {"linear": BetaSchedule.linear(1000), "cosine": CosineSchedule(), "flow": FlowSchedule()}
 
 
-@pytest.mark.parametrize("step", [ancestral(), ddim()], ids=["ancestral", "ddim"])
+@pytest.mark.parametrize(
+    "step", [ancestral(), ddim(), heun(), dpmpp_2m()], ids=["ancestral", "ddim", "heun", "dpmpp_2m"]
+)
 @pytest.mark.parametrize("schedule", SMOOTH.values(), ids=SMOOTH.keys())
 def test_sampling_a_mixture_with_its_exact_denoiser_passes_a_two_sample_test(step, schedule, generator):
     mixture = GaussianMixture(*ring(5, 0.15))
@@ -211,3 +227,104 @@ def test_a_model_in_training_mode_is_refused():
     assert sample(ddim(), model.eval(), torch.randn(2, 1), times(2)).shape == (2, 1)
     with pytest.raises(ValueError, match="eta=2"):
         ddim(2)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@pytest.mark.parametrize("schedule", [VPSchedule(), CosineSchedule(), FlowSchedule()], ids=["vp", "cosine", "flow"])
+def test_the_measured_order_is_the_stated_one(method, schedule):
+    assert abs(measured_order(method, schedule) - method.order) < 0.1
+
+
+@pytest.mark.parametrize("T", [20, 100])
+def test_euler_maruyama_has_the_moments_of_its_own_recursion(T, generator):
+    schedule, n, data = VPSchedule(), 100_000, gaussian()
+    mean, variance, grid = 0.0, schedule.sigma(ONE).item() ** 2, times(T)
+    m, s2 = 0.7, 0.25
+    for t, s in itertools.pairwise(grid):
+        f, g2, a = schedule.drift(t).item(), schedule.diffusion(t).item() ** 2, schedule.alpha(t).item()
+        h, spread = (t - s).item(), a**2 * s2 + schedule.sigma(t).item() ** 2  # the score is -(x - a m) / spread
+        c = 1 - h * (f + g2 / spread)
+        mean, variance = c * mean + h * g2 * a * m / spread, c**2 * variance + (h * g2 if s > 0 else 0)
+    x = prior(schedule, (n, 1), generator, dtype=torch.float64)
+    x = sample(euler_maruyama(), data.denoiser(schedule), x, grid, generator=generator)
+    assert abs(x.mean().item() - mean) < 6 * math.sqrt(variance / n)
+    assert abs(x.var().item() / variance - 1) < 6 * math.sqrt(2 / n)
+
+
+def test_euler_maruyama_refuses_to_start_where_the_sde_is_infinite():
+    with pytest.raises(ValueError, match="just below 1"):
+        sample(euler_maruyama(), gaussian().denoiser(CosineSchedule()), torch.zeros(2, 1).double(), times(5))
+    below = 0.99 * times(20)
+    assert (
+        sample(euler_maruyama(), gaussian().denoiser(CosineSchedule()), torch.zeros(2, 1).double(), below)
+        .isfinite()
+        .all()
+    )
+
+
+def test_ddim_is_euler_in_the_variables_x_over_alpha_and_sigma_over_alpha():
+    schedule, x = VPSchedule(), torch.randn(5, 1, dtype=torch.float64)
+    denoiser = gaussian().denoiser(schedule)
+    t, s = torch.tensor([0.8, 0.6], dtype=torch.float64)
+    ratio = lambda t: schedule.sigma(t) / schedule.alpha(t)  # noqa: E731
+    eps_hat = (x - schedule.alpha(t) * denoiser(x, t)) / schedule.sigma(t)
+    y = x / schedule.alpha(t) + (ratio(s) - ratio(t)) * eps_hat
+    assert_close(ddim()(denoiser, State(t, x), s).x, schedule.alpha(s) * y)
+
+
+def test_the_first_step_of_dpm_solver_is_ddims():
+    schedule, x = CosineSchedule(), torch.randn(5, 1, dtype=torch.float64)
+    s = torch.tensor(0.7, dtype=torch.float64)
+    for t in (ONE, torch.tensor(0.9, dtype=torch.float64)):
+        states = [step(gaussian().denoiser(schedule), State(t, x), s) for step in (dpmpp_2m(), ddim())]
+        assert_close(states[0].x, states[1].x)
+
+
+def test_heun_asks_twice_a_step_but_once_at_the_end_and_never_at_0():
+    schedule, asked = CosineSchedule(), []
+
+    class Spy:
+        def __init__(self):
+            self.schedule = schedule
+
+        def __call__(self, x_t, t, condition=None):
+            asked.append(float(t))
+            return x_t * 0
+
+    sample(heun(), Spy(), torch.ones(2, 1), times(4))
+    assert len(asked) == 7 and min(asked) > 0
+
+
+@every_schedule
+def test_karras_grid_is_even_in_the_root_of_the_noise_ratio(schedule):
+    grid = karras(schedule, 20)
+    assert len(grid) == 21 and grid[0] == 1 and grid[-1] == 0 and (grid[1:] < grid[:-1]).all()
+    ratio = torch.exp(-schedule.log_snr(grid[1:-1]) / 2)
+    assert_close(ratio[-1].item(), 0.002, rtol=1e-6, atol=0)
+    steps = (ratio ** (1 / 7)).diff()
+    assert_close(steps, steps.mean().expand_as(steps), rtol=1e-6, atol=0)
+    with pytest.raises(ValueError, match="sigma_min"):
+        karras(schedule, 20, sigma_min=1e9)
+
+
+def test_karras_grid_on_edms_schedule_is_the_papers():
+    grid, n = karras(EDMSchedule(80.0), 18) * 80, 18
+    expected = [(80 ** (1 / 7) + i / (n - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(n)]
+    assert_close(grid, torch.tensor([*expected, 0.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("step", [ancestral(), ddim(), ddim(1.0), euler(), heun(), dpmpp_2m()])
+def test_with_a_treatment_eps_is_derived_again_from_the_treated_x_0(step):
+    # data outside [-1, 1], clipped: every sampler must end on the clipped value, and pass through states that fit it
+    schedule = CosineSchedule()
+    outside = GaussianMixture(torch.ones(1), torch.tensor([[3.0]]).double(), torch.zeros(1).double()).denoiser(schedule)
+    *_, last = trajectory(step, Treated(outside, clip_x_0), torch.randn(4, 1).double(), times(200))
+    assert_close(last.x, torch.ones(4, 1).double(), atol=0.03, rtol=0)
+
+
+def test_dynamic_threshold_scales_only_what_is_too_large():
+    x = torch.tensor([[0.5, -0.5, 0.2, 0.1], [4.0, -2.0, 1.0, 0.0]])
+    assert_close(dynamic_threshold(1.0)(x), torch.tensor([[0.5, -0.5, 0.2, 0.1], [1.0, -0.5, 0.25, 0.0]]))
+    with pytest.raises(ValueError, match="quantile=0"):
+        dynamic_threshold(0)
+    assert Treated(gaussian().denoiser(VPSchedule()), clip_x_0).training is False
