@@ -6,7 +6,7 @@ A **schedule** is (alpha, sigma). A **denoiser** is (x_t, t) -> E[x_0 | x_t]. A 
 at s < t. A **loss** is (model, x_0) -> one number per example. Everything here is one of the four.
 """
 
-from .analytic import GaussianMixture, MixtureDenoiser
+from .analytic import EmpiricalDenoiser, GaussianMixture, MixtureDenoiser
 from .data import Components, Data, Fresh, ImageSet, TensorData, mnist_5k, moons, ring, swiss, to_model_range, to_uint8
 from .denoiser import (
     Denoiser,
@@ -88,6 +88,7 @@ __all__ = [
     "DiffusionModel",
     "EDMSchedule",
     "Elbo",
+    "EmpiricalDenoiser",
     "FlowSchedule",
     "FourierFeatures",
     "Fresh",

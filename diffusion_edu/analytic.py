@@ -21,10 +21,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .data import to_model_range
 from .gaussian import noise_like
 from .schedule import NoiseSchedule, expand
 
-__all__ = ["GaussianMixture", "MixtureDenoiser"]
+__all__ = ["EmpiricalDenoiser", "GaussianMixture", "MixtureDenoiser", "gaussian"]
 
 
 @dataclass(frozen=True)
@@ -204,3 +205,99 @@ class MixtureDenoiser:
         gain = alpha * mixture.stds**2 / marginal.stds**2  # how far to follow x_t away from the component's mean
         x_0_hat = mixture.means + gain * (x.unsqueeze(-2) - marginal.means)
         return (responsibility * x_0_hat).sum(-2).reshape(x_t.shape)
+
+
+def gaussian(mean: Tensor, std: Tensor) -> GaussianMixture:
+    """One Gaussian, as a mixture of one: N(mean, diag(std^2)).
+
+    Args:
+        mean: (D,).
+        std: () or (D,), >= 0.
+    """
+    return GaussianMixture(torch.ones(1, dtype=mean.dtype), mean[None], std.expand(mean.shape)[None])
+
+
+@dataclass(frozen=True)
+class EmpiricalDenoiser:
+    r"""E[x_0 | x_t] when the data are exactly these N examples: the denoiser that memorises.
+
+        E[x_0 | x_t] = sum_n w_n x_n,      w = softmax_n(-|x_t - alpha x_n|^2 / (2 sigma^2))
+
+    It minimises the training loss on a finite set, and sampling with it returns training examples and nothing else: a
+    network generalises by failing to learn it. The softmax runs over chunks of the examples with a running maximum, so
+    that the memory is B times ``chunk``, whatever N is.
+
+    Args:
+        examples: (N, ...), floats in the model's range, or uint8 pictures, which are scaled to [-1, 1] chunk by chunk.
+        schedule: the noise.
+        labels: (N,) integers, or None.
+        chunk: examples at a time, >= 1.
+
+    Raises:
+        ValueError: if there are no examples, or not one label each.
+    """
+
+    examples: Tensor
+    schedule: NoiseSchedule
+    labels: Tensor | None = None
+    chunk: int = 4096
+
+    def __post_init__(self) -> None:
+        if len(self.examples) == 0 or self.chunk < 1:
+            raise ValueError(
+                f"EmpiricalDenoiser got {len(self.examples)} examples and chunk={self.chunk}; give at least 1 of each."
+            )
+        if self.labels is not None and self.labels.shape != self.examples.shape[:1]:
+            raise ValueError(
+                f"EmpiricalDenoiser got {len(self.examples)} examples and labels of shape {tuple(self.labels.shape)}."
+            )
+
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """E[x_0 | x_t, condition], a weighted mean of the examples.
+
+        Args:
+            x_t: (B, ...), the shape of an example.
+            t: () or (B,), in (0, 1].
+            condition: (B,) labels (negative: no label), or None.
+
+        Returns:
+            shape of x_t.
+
+        Raises:
+            ValueError: if the shapes differ, or a condition is given for examples without labels.
+        """
+        if x_t.shape[1:] != self.examples.shape[1:]:
+            raise ValueError(
+                f"EmpiricalDenoiser got x_t of shape {tuple(x_t.shape)} for examples of shape "
+                f"{tuple(self.examples.shape[1:])}."
+            )
+        if condition is not None and self.labels is None:
+            raise ValueError(
+                "EmpiricalDenoiser was given a condition, and its examples have no labels: pass labels to it."
+            )
+        # In float64 where there is one: near t = 0, |x_t - alpha x_n|^2 is a small difference of large numbers.
+        dtype = torch.float32 if x_t.device.type == "mps" else torch.float64
+        x = x_t.flatten(1).to(dtype)
+        alpha, sigma = self.schedule.scales(t, like=x)
+        top = x.new_full((len(x), 1), -math.inf)  # running maximum of the logits
+        total = x.new_zeros(len(x), 1)  # running sum of exp(logit - top)
+        mean = torch.zeros_like(x)  # running sum of exp(logit - top) x_n
+        for k in range(0, len(self.examples), self.chunk):
+            x_n = self._floats(self.examples[k : k + self.chunk]).flatten(1).to(x)
+            logits = (alpha * (x @ x_n.T) - alpha**2 * (x_n**2).sum(1) / 2) / sigma**2  # + a term without n
+            if condition is not None and self.labels is not None:
+                label = self.labels[k : k + self.chunk].to(condition.device)
+                other = (condition[:, None] >= 0) & (condition[:, None] != label)
+                logits = logits.masked_fill(other, -math.inf)
+            new_top = torch.maximum(top, logits.amax(1, keepdim=True))
+            known = torch.where(torch.isfinite(new_top), new_top, 0.0)  # no example of this label seen yet
+            weight = torch.exp(logits - known)
+            fade = torch.exp(top - known)
+            total = fade * total + weight.sum(1, keepdim=True)
+            mean = fade * mean + weight @ x_n
+            top = new_top
+        return (mean / total).to(x_t.dtype).reshape(x_t.shape)
+
+    @staticmethod
+    def _floats(examples: Tensor) -> Tensor:
+        return to_model_range(examples) if examples.dtype == torch.uint8 else examples

@@ -26,6 +26,12 @@ def device(pytestconfig: pytest.Config) -> torch.device:
     return torch.device(name)
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Every test starts from the same global random state."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     """A generator on the CPU, seeded the same for every test."""

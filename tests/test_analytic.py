@@ -6,7 +6,22 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from diffusion_edu import BetaSchedule, GaussianMixture, moons, q_sample, ring, swiss
+from diffusion_edu import (
+    BetaSchedule,
+    CosineSchedule,
+    EmpiricalDenoiser,
+    GaussianMixture,
+    ddim,
+    mnist_5k,
+    moons,
+    prior,
+    q_sample,
+    ring,
+    sample,
+    swiss,
+    times,
+)
+from diffusion_edu.analytic import gaussian
 from tests.cases import every_schedule
 
 MIXTURE = GaussianMixture(
@@ -142,3 +157,47 @@ def test_impossible_mixtures_get_a_sentence(arguments):
 def test_a_question_of_another_dimension_gets_a_sentence():
     with pytest.raises(ValueError, match="2 dimensions"):
         MIXTURE.denoiser(BetaSchedule.linear(10))(torch.zeros(4, 3), torch.tensor(0.5))
+
+
+@every_schedule
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+def test_the_empirical_denoiser_is_the_mixture_of_points(schedule, chunk):
+    points, labels = torch.randn(10, 2, dtype=torch.float64), torch.arange(10) % 2
+    mixture = GaussianMixture(torch.ones(10), points, torch.zeros(10).double(), labels)
+    empirical = EmpiricalDenoiser(points, schedule, labels, chunk)
+    x_t, t = torch.randn(6, 2, dtype=torch.float64), torch.tensor([0.01, 0.2, 0.4, 0.6, 0.8, 0.99], dtype=torch.float64)
+    assert_close(empirical(x_t, t), mixture.denoiser(schedule)(x_t, t), atol=1e-9, rtol=1e-9)
+    condition = torch.tensor([0, 1, -1, 1, 0, -1])
+    assert_close(empirical(x_t, t, condition), mixture.denoiser(schedule)(x_t, t, condition), atol=1e-9, rtol=1e-9)
+
+
+def test_sampling_with_the_empirical_denoiser_returns_training_pictures(generator):
+    digits, schedule = mnist_5k("test"), CosineSchedule()
+    denoiser = EmpiricalDenoiser(digits.images, schedule, digits.labels, chunk=300)
+    asked = torch.arange(6)
+    x = sample(ddim(), denoiser, prior(schedule, (6, 1, 28, 28), generator), times(30), asked)
+    nearest = torch.cdist(x.flatten(1), digits.x_0.flatten(1)).argmin(1)
+    assert_close(x, digits.x_0[nearest], atol=1e-4, rtol=0)
+    assert torch.equal(digits.labels[nearest], asked)
+
+
+def test_one_gaussian_by_its_name():
+    one = gaussian(torch.tensor([1.0, 2.0]), torch.tensor(0.5))
+    assert_close(one.mean, torch.tensor([1.0, 2.0]))
+    assert_close(one.covariance, 0.25 * torch.eye(2))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: EmpiricalDenoiser(torch.zeros(0, 2), CosineSchedule()),
+        lambda: EmpiricalDenoiser(torch.zeros(3, 2), CosineSchedule(), torch.zeros(2)),
+        lambda: EmpiricalDenoiser(torch.zeros(3, 2), CosineSchedule())(torch.zeros(2, 3), torch.tensor(0.5)),
+        lambda: EmpiricalDenoiser(torch.zeros(3, 2), CosineSchedule())(
+            torch.zeros(2, 2), torch.tensor(0.5), torch.zeros(2).long()
+        ),
+    ],
+)
+def test_wrong_questions_to_the_empirical_denoiser_get_a_sentence(call):
+    with pytest.raises(ValueError, match="EmpiricalDenoiser"):
+        call()

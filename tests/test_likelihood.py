@@ -184,15 +184,16 @@ class UNetLike(torch.nn.Module):
 
 
 def test_the_hybrid_loss_moves_the_variance_by_the_bound_and_the_mean_by_l_simple_alone():
-    model, x_0 = LearntVarianceModel(WithWidth(0.3), SCHEDULE), torch.randn(64, 2)
+    model, x_0 = LearntVarianceModel(WithWidth(0.3).double(), SCHEDULE), torch.randn(64, 2).double()
     t = torch.full((64,), 0.4, dtype=torch.float64)
-    eps = torch.randn(64, 2)
+    eps = 0.5 * torch.randn(64, 2).double()  # small, so that the best width lies inside the range
     hybrid_loss(model, x_0, t, eps=eps).mean().backward()
     assert model.network.u.grad.abs() > 0
     # the network predicts eps = 0 here; the best width has the mean squared error of the mean as its variance
     width = torch.linspace(-1, 1, 201)
     losses = [
-        hybrid_loss(LearntVarianceModel(WithWidth(float(u)), SCHEDULE), x_0, t, eps=eps).mean().item() for u in width
+        hybrid_loss(LearntVarianceModel(WithWidth(float(u)).double(), SCHEDULE), x_0, t, eps=eps).mean().item()
+        for u in width
     ]
     x_0_hat, _ = model.denoise_with_std(
         SCHEDULE.scales(t, x_0)[0] * x_0 + SCHEDULE.scales(t, x_0)[1] * eps, t - 1e-3, t

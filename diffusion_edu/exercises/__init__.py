@@ -3,4 +3,6 @@
 Read them after you have tried. A notebook calls them in one line, and each answers with a sentence.
 """
 
-__all__: list[str] = []
+from . import n00
+
+__all__ = ["n00"]
