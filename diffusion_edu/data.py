@@ -533,6 +533,8 @@ def _fetch(source: _Source, name: str) -> Path:
             )
         )
     except (OSError, ValueError) as error:
+        if (response := getattr(error, "response", None)) is not None:
+            response.close()  # an answer such as 404 still holds its connection
         raise RuntimeError(
             f"{source.name} could not fetch {url} whole into {cache} ({error}). Check the network, and try again; a "
             f"mirror's address can be put in DIFFUSION_EDU_MIRROR. {way_out}"
@@ -650,25 +652,25 @@ def _picture(path: Path, side: int, channels: int) -> Tensor:
             raise ValueError("it has more than 64 MiB")
         raw = path.read_bytes()
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
             with Image.open(io.BytesIO(raw), formats=("PNG", "JPEG")) as image:
                 if image.width * image.height > 2**26:
                     raise ValueError(f"it has {image.width} x {image.height} pixels, more than 2^26")
                 if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
                     raise ValueError(f"its pixels are of kind {image.mode}, not 8 bits a channel")
-                image.verify()  # checksums of a PNG; the file must be opened again afterwards
-            with Image.open(io.BytesIO(raw), formats=("PNG", "JPEG")) as image:
                 upright = ImageOps.exif_transpose(image)
                 if upright.has_transparency_data:
                     colour = upright.convert("RGBA")
                     upright = Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour).convert("RGB")
                 square = min(upright.size)
                 left, top = (upright.width - square) // 2, (upright.height - square) // 2
-                small = upright.convert("L" if channels == 1 else "RGB").resize(
-                    (side, side), Image.Resampling.LANCZOS, box=(left, top, left + square, top + square)
+                upright = upright.convert("L" if channels == 1 else "RGB")
+                # Cut first: a filter that is only told the square looks at the pixels around it too.
+                small = upright.crop((left, top, left + square, top + square)).resize(
+                    (side, side), Image.Resampling.LANCZOS
                 )
                 return torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).reshape(side, side, channels)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
             f"image_folder cannot use {path} ({error}); it takes whole PNG and JPEG files. Repair it or take it away."
         ) from error

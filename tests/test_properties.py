@@ -1,0 +1,128 @@
+"""Identities that hold for any schedule, shape, dtype and time, held against drawn examples (hypothesis)."""
+
+import math
+
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from diffusion_edu import (
+    EPS,
+    SCORE,
+    VELOCITY,
+    X0,
+    BetaSchedule,
+    V,
+    ddim,
+    edm,
+    posterior_std,
+    q_marginal,
+    q_posterior,
+    q_sample,
+    q_transition,
+    transition_std,
+)
+from diffusion_edu.denoiser import State
+from tests.cases import SCHEDULES
+
+settings.register_profile(
+    "course", deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("course")
+
+schedules = st.one_of(
+    st.sampled_from(list(SCHEDULES.values())),
+    st.lists(st.floats(1e-5, 0.9), min_size=1, max_size=12).map(lambda b: BetaSchedule(torch.tensor(b))),
+)
+rows = st.sampled_from([X0, EPS, V, SCORE, VELOCITY, edm(0.5)])
+shapes = st.lists(st.integers(1, 4), min_size=1, max_size=3)
+seeds = st.integers(0, 2**31)
+# crowded at both ends: 1e-6 ... 0.5 ... 1 - 1e-6, on a logarithmic scale from either side
+near_0 = st.floats(-6, math.log10(0.5)).map(lambda e: 10**e)
+inner_times = st.one_of(near_0, near_0.map(lambda t: 1 - t))
+pairs = st.tuples(inner_times, inner_times).filter(lambda p: abs(p[0] - p[1]) > 1e-9).map(sorted)
+
+
+def time(t):
+    return torch.tensor(t, dtype=torch.float64)
+
+
+def noise(shape, seed, n=2, dtype=torch.float64):
+    return torch.randn(n, 3, *shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+@given(schedules, inner_times)
+def test_alpha_and_sigma_are_amplitudes_and_time_at_inverts(schedule, t):
+    t = time(t)
+    assert 0 < schedule.alpha(t) <= 1 and schedule.sigma(t) > 0
+    assert_close(schedule.time_at(schedule.log_snr(t)), t, rtol=1e-6, atol=1e-9)
+
+
+@given(schedules, pairs)
+def test_the_signal_to_noise_ratio_falls(schedule, pair):
+    s, t = map(time, pair)
+    assert schedule.log_snr(s) > schedule.log_snr(t)
+    # var(x_t) = (alpha_t/alpha_s)^2 sigma_s^2 + transition variance, the composition of two jumps
+    ratio = schedule.alpha(t) / schedule.alpha(s)
+    composed = (ratio * schedule.sigma(s)) ** 2 + transition_std(schedule, s, t) ** 2
+    assert_close(composed, schedule.sigma(t) ** 2, rtol=1e-9, atol=0)
+    assert posterior_std(schedule, s, t) <= schedule.sigma(s) and transition_std(schedule, s, t) <= schedule.sigma(t)
+
+
+@given(schedules, pairs, shapes, seeds)
+def test_posterior_and_marginal_compose_to_the_marginal_at_s(schedule, pair, shape, seed):
+    # x_t ~ q(x_t | x_0), x_s ~ q(x_s | x_t, x_0): mean and variance of x_s are those of q(x_s | x_0)
+    s, t = map(time, pair)
+    (x_0,) = noise(shape, seed, 1)
+    at_t, at_s = q_marginal(schedule, x_0, t), q_marginal(schedule, x_0, s)
+    assert_close(q_posterior(schedule, at_t.mean, x_0, s, t).mean, at_s.mean, rtol=1e-8, atol=1e-10)
+    gain = schedule.alpha(t) * schedule.sigma(s) ** 2 / (schedule.alpha(s) * schedule.sigma(t) ** 2)
+    variance = gain**2 * at_t.variance + posterior_std(schedule, s, t) ** 2
+    assert_close(variance, at_s.variance, rtol=1e-9, atol=0)
+
+
+@given(schedules, rows, inner_times, shapes, seeds)
+def test_every_parameterisation_converts_both_ways(schedule, row, t, shape, seed):
+    t = time(t)
+    x_0, eps = noise(shape, seed)
+    x_t, o = q_sample(schedule, x_0, t, eps), row.target(schedule, x_0, eps, t)
+    # what float64 can give: the system's rows may be nearly parallel at the ends
+    a, b = row.row(schedule, t)
+    size = (a.abs() + b.abs()) * (schedule.sigma(t) + schedule.alpha(t)) / row.determinant(schedule, t).abs()
+    tolerance = 1e-13 * float(size) * 10 + 1e-13
+    assert_close(row.x_0(schedule, o, x_t, t), x_0, rtol=0, atol=20 * tolerance)
+    assert_close(row.eps(schedule, o, x_t, t), eps, rtol=0, atol=20 * tolerance)
+
+
+@given(schedules, inner_times, shapes, seeds, st.sampled_from([torch.float32, torch.float64]))
+def test_one_time_for_all_and_one_time_each_are_the_same_and_keep_the_dtype(schedule, t, shape, seed, dtype):
+    x_0, eps = noise(shape, seed, dtype=dtype)
+    together = q_sample(schedule, x_0, time(t), eps)
+    each = q_sample(schedule, x_0, time(t).expand(3), eps)
+    assert together.dtype == each.dtype == dtype and torch.equal(together, each)
+
+
+@given(schedules, pairs, shapes, seeds)
+def test_a_deterministic_step_keeps_a_point_on_its_line(schedule, pair, shape, seed):
+    s, t = map(time, pair)
+    x_0, eps = noise(shape, seed)
+
+    class Knows:
+        def __init__(self):
+            self.schedule = schedule
+
+        def __call__(self, x_t, t, condition=None):
+            return x_0
+
+    x_s = ddim()(Knows(), State(t, q_sample(schedule, x_0, t, eps)), s).x
+    amplification = float((schedule.alpha(t) + 1) * schedule.sigma(s) / schedule.sigma(t))
+    assert_close(x_s, q_sample(schedule, x_0, s, eps), rtol=0, atol=1e-12 * (1 + amplification))
+
+
+@given(schedules, pairs, shapes, seeds)
+def test_a_transition_then_a_marginal_has_the_mean_of_the_jump(schedule, pair, shape, seed):
+    s, t = map(time, pair)
+    (x_0,) = noise(shape, seed, 1)
+    step = q_transition(schedule, q_marginal(schedule, x_0, s).mean, s, t)
+    assert_close(step.mean, q_marginal(schedule, x_0, t).mean, rtol=1e-10, atol=1e-12)
