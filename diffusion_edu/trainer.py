@@ -161,7 +161,7 @@ class Trainer:
         self.data, self.loss, self.times = data, loss, times
         self.folder = None if folder is None else Path(folder)
         self.step = 0
-        self._saved_at = -1
+        self._saved_at = 0
         self._optimizer = torch.optim.AdamW(
             model.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -184,33 +184,44 @@ class Trainer:
         A second loop goes on where the first ended.
         """
         started = last = time.perf_counter()
-        begun_at, losses = self.step, []
+        losses: list[Tensor] = []  # since the last report
         self.model.train()
         try:
             while self.step < self.config.steps:
                 with _uninterrupted():
                     losses.append(self._train_step())
-                at_end = self.step == self.config.steps
-                if self.step % self.config.log_every == 0 or at_end:
-                    loss = float(torch.stack(losses).mean())  # the one place that waits for the device
-                    if not math.isfinite(loss):
-                        self._saved_at = self.step  # keep the last good checkpoint
-                        raise TrainingDivergedError(
-                            f"the loss became {loss} between steps {self.step - len(losses) + 1} and {self.step}. "
-                            "Lower learning_rate "
-                            f"(now {self.config.learning_rate:g}), check that the data is finite and in [-1, 1], "
-                            "and resume from the last checkpoint."
-                        )
+                due_to_save = self.folder is not None and self.step % self.config.save_every == 0
+                if self.step % self.config.log_every == 0 or self.step == self.config.steps or due_to_save:
+                    self._refuse_divergence(losses)
+                if self.step % self.config.log_every == 0 or self.step == self.config.steps:
+                    loss = float(torch.stack(losses).mean())
                     now = time.perf_counter()
                     pace = len(losses) * self.config.batch_size / max(now - last, 1e-9)
-                    yield Progress(self.step, self.config.steps, loss, self._rate(), now - started, pace)
                     last, losses = now, []
-                if self.folder is not None and self.step % self.config.save_every == 0:
-                    self.save(self.folder)
-        finally:  # the end, Ctrl-C, a `break` or an error in the caller's loop: nothing done is lost
+                    yield Progress(self.step, self.config.steps, loss, self._rate(), now - started, pace)
+                if due_to_save:
+                    self._save_if_new()
+        except (KeyboardInterrupt, GeneratorExit):  # Ctrl-C, or a `break` or an error in the caller's loop
+            self._refuse_divergence(losses)
+            self._save_if_new()
+            raise
+        else:
+            self._save_if_new()
+        finally:
             self.model.eval()
-            if self.folder is not None and self.step > max(begun_at, self._saved_at):
-                self.save(self.folder)
+
+    def _refuse_divergence(self, losses: list[Tensor]) -> None:
+        """Stop before a loss that is no number reaches a checkpoint. The one place that waits for the device."""
+        if losses and not bool(torch.isfinite(torch.stack(losses)).all()):
+            raise TrainingDivergedError(
+                f"the loss is no longer a number, between steps {self.step - len(losses) + 1} and {self.step}. Lower "
+                f"learning_rate (now {self.config.learning_rate:g}), check that the data is finite and in [-1, 1], and "
+                "resume from the last checkpoint."
+            )
+
+    def _save_if_new(self) -> None:
+        if self.folder is not None and self.step > self._saved_at:
+            self.save(self.folder)
 
     def run(self) -> Trainer:
         """The whole loop, for a caller who needs no reports."""

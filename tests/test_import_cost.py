@@ -8,7 +8,18 @@ import sys
 import pytest
 
 MOST_SECONDS = 0.3
-NOT_LOADED = ("matplotlib", "ipywidgets", "IPython", "sklearn", "scipy", "accelerate", "pandas", "pooch", "PIL", "requests")
+NOT_LOADED = (
+    "matplotlib",
+    "ipywidgets",
+    "IPython",
+    "sklearn",
+    "scipy",
+    "accelerate",
+    "pandas",
+    "pooch",
+    "PIL",
+    "requests",
+)
 
 PROBE = """
 import json, sys, time

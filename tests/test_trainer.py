@@ -107,7 +107,7 @@ def test_a_loss_that_is_no_number_gets_a_sentence_and_spares_the_checkpoint(tmp_
         return good(model, x_0, t, **others) * (math.nan if trainer.step >= 12 else 1)
 
     trainer.loss = breaks
-    with pytest.raises(TrainingDivergedError, match=r"became nan between steps 11 and 20.*Lower learning_rate"):
+    with pytest.raises(TrainingDivergedError, match=r"between steps 11 and 20\. Lower learning_rate"):
         trainer.run()
     assert moons_trainer(20).resume(tmp_path).step == 10
 
