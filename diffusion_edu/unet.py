@@ -30,7 +30,8 @@ class UNet(nn.Module):
     Args:
         in_channels: C of the pictures.
         channels: features at each level, from full resolution down; each level halves the sides.
-        blocks: residual blocks a level, on the way down and again on the way up.
+        blocks: residual blocks on the way down and again on the way up: one number, or one for each level. They cost
+            most at full resolution.
         num_classes: labels that it can be told, or None. One more row is kept for "no label".
         patch: fold each patch x patch square of pixels into channels first. The work falls about as patch squared.
         attention: one bool a level; None for the lowest level only.
@@ -47,7 +48,7 @@ class UNet(nn.Module):
         self,
         in_channels: int = 1,
         channels: Sequence[int] = (48, 64),
-        blocks: int = 2,
+        blocks: int | Sequence[int] = 2,
         num_classes: int | None = None,
         patch: int = 1,
         attention: Sequence[bool] | None = None,
@@ -59,12 +60,13 @@ class UNet(nn.Module):
         super().__init__()
         channels = tuple(channels)
         attention = tuple(attention) if attention is not None else (False,) * (len(channels) - 1) + (True,)
-        if len(channels) < 1 or len(attention) != len(channels):
+        blocks = (blocks,) * len(channels) if isinstance(blocks, int) else tuple(blocks)
+        if len(channels) < 1 or not len(attention) == len(blocks) == len(channels):
             raise ValueError(
-                f"UNet got channels={channels} and attention={attention}; give one entry of each per level, at "
-                "least one level."
+                f"UNet got channels={channels}, blocks={blocks} and attention={attention}; give one entry of each per "
+                "level, at least one level."
             )
-        if min(in_channels, blocks, patch, *channels) < 1:
+        if min(in_channels, patch, *blocks, *channels) < 1:
             raise ValueError(
                 f"UNet got in_channels={in_channels}, channels={channels}, blocks={blocks}, patch={patch}; each "
                 "must be at least 1."
@@ -80,7 +82,7 @@ class UNet(nn.Module):
             self.down.append(
                 nn.ModuleList(
                     _Stage(width if i == 0 else c, c, embedding, attention[level], heads, dropout)
-                    for i in range(blocks)
+                    for i in range(blocks[level])
                 )
             )
             width = c
@@ -97,7 +99,7 @@ class UNet(nn.Module):
             self.up.append(
                 nn.ModuleList(
                     _Stage((width if i == 0 else c) + c, c, embedding, attention[level], heads, dropout)
-                    for i in range(blocks)
+                    for i in range(blocks[level])
                 )
             )
             self.upsample.append(nn.Identity() if level == 0 else nn.Conv2d(c, c, 3, padding=1))

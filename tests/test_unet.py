@@ -35,6 +35,12 @@ def test_an_untrained_net_says_zero():
     assert (small()(torch.randn(2, 1, 28, 28), torch.rand(2)) == 0).all()
 
 
+def test_blocks_can_be_given_for_each_level():
+    net = awake(small(blocks=(1, 2, 3)))
+    assert [len(stages) for stages in net.down] == [1, 2, 3] and [len(stages) for stages in net.up] == [3, 2, 1]
+    assert net(torch.randn(1, 1, 28, 28), torch.rand(1)).shape == (1, 1, 28, 28)
+
+
 def test_attention_is_at_the_lowest_resolution_only():
     net = UNet(channels=(8, 8, 8))
     with_attention = [name for name, module in net.named_modules() if isinstance(module, AttentionBlock)]
@@ -144,6 +150,7 @@ def test_fourier_features_tell_neighbouring_levels_apart():
     [
         (lambda: UNet(channels=()), "at least one level"),
         (lambda: UNet(channels=(8, 8), attention=(True,)), "one entry of each per level"),
+        (lambda: UNet(channels=(8, 8), blocks=(1, 2, 3)), "one entry of each per level"),
         (lambda: UNet(channels=(8, 0)), "at least 1"),
         (lambda: UNet(channels=(8,), heads=3), "heads must divide"),
         (lambda: UNet(channels=(8,))(torch.zeros(1, 3, 8, 8), torch.zeros(1)), r"\(B, 1, H, W\)"),
