@@ -10,10 +10,16 @@ decide themselves what to print, draw or stop:
 
 Every random number of step k is drawn from a generator seeded by (seed, k). So there is no random state to lose: a
 resumed run draws what a straight one would have drawn, bit for bit on a CPU.
+
+Underneath is Accelerate. The same script runs on many processes under ``accelerate launch`` or ``torchrun``: each draws
+the data, t, eps and hidden labels of the *global* batch and takes its own slice, so that the loss is that of one
+process but for rounding. The network is wrapped for that, not the model around it, and the checkpoint does not know
+how many processes wrote it.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -66,7 +72,9 @@ class TrainConfig:
     """
 
     steps: int = 2000  # optimiser steps in all, >= 1
-    batch_size: int = 32  # examples a step; small batches serve small budgets better than large ones
+    batch_size: int = (
+        32  # examples a step, over all processes; small batches serve small budgets better than large ones
+    )
     learning_rate: float = 1e-3  # the peak, after warm-up; AdamW's
     warmup: float = 0.05  # share of the steps over which the rate rises: Adam's averages need time to fill
     final_rate: float = 0.0  # the rate at the end as a share of the peak; it falls along half a cosine
@@ -80,12 +88,13 @@ class TrainConfig:
     )
     precision: str = "fp32"  # "fp32", "bf16" (autocast), or "auto": bf16 where the device computes in it
     device: str = "auto"  # "cpu", "cuda", "mps", or "auto": the first of cuda, mps, cpu that is there
+    accumulate: int = 1  # parts that a batch is worked through in, where it does not fit into memory at once
     seed: int = 0  # of everything that is drawn
     log_every: int = 50  # steps between two progress reports; the loss reported is the mean over them
     save_every: int = 500  # steps between two checkpoints, when there is a folder
 
     def __post_init__(self) -> None:
-        one_and_up = dict.fromkeys(("steps", "batch_size", "log_every", "save_every"), (1, math.inf))
+        one_and_up = dict.fromkeys(("steps", "batch_size", "accumulate", "log_every", "save_every"), (1, math.inf))
         zero_and_up = dict.fromkeys(("learning_rate", "weight_decay", "clip_norm", "seed"), (0, math.inf))
         shares = dict.fromkeys(("warmup", "final_rate", "ema_decay", "label_drop"), (0, 1))
         for name, (low, high) in (one_and_up | zero_and_up | shares).items():
@@ -142,6 +151,7 @@ class Trainer:
             nowhere.
 
     Raises:
+        ValueError: if the batch cannot be shared evenly by the processes and parts.
         TrainingDivergedError: while iterating, at the first report whose loss is not finite.
     """
 
@@ -155,9 +165,23 @@ class Trainer:
         times: TimeSampler = stratified,
         folder: str | os.PathLike[str] | None = None,
     ) -> None:
+        from accelerate import Accelerator  # here: importing diffusion_edu stays cheap
+
         self.config = config = config if config is not None else TrainConfig()
-        self.device = torch.device(_best_device() if config.device == "auto" else config.device)
+        self._accelerator = Accelerator(cpu=config.device == "cpu")
+        self.device = self._accelerator.device if config.device == "auto" else torch.device(config.device)
+        self._shares = self._accelerator.num_processes * config.accumulate
+        if config.batch_size % self._shares:
+            raise ValueError(
+                f"a batch of {config.batch_size} cannot be shared by {self._accelerator.num_processes} processes in "
+                f"{config.accumulate} parts each: make batch_size a multiple of {self._shares}."
+            )
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # With many processes the network is wrapped, so that its gradients are averaged over them; the model is not, so
+        # that its weights keep their names. `_trained` is the model with the wrapped network in it.
+        self._network = self._accelerator.prepare_model(model.network, device_placement=False)
+        self._trained = copy.copy(model)
+        self._trained._modules = {**model._modules, "network": self._network}
         self.data, self.loss, self.times = data, loss, times
         self.folder = None if folder is None else Path(folder)
         self.step = 0
@@ -190,11 +214,12 @@ class Trainer:
             while self.step < self.config.steps:
                 with _uninterrupted():
                     losses.append(self._train_step())
+                due_to_report = self.step % self.config.log_every == 0 or self.step == self.config.steps
                 due_to_save = self.folder is not None and self.step % self.config.save_every == 0
-                if self.step % self.config.log_every == 0 or self.step == self.config.steps or due_to_save:
-                    self._refuse_divergence(losses)
-                if self.step % self.config.log_every == 0 or self.step == self.config.steps:
-                    loss = float(torch.stack(losses).mean())
+                if due_to_report or due_to_save:  # the one place that waits for the device
+                    mean = self._accelerator.reduce(torch.stack(losses).mean(), reduction="mean")
+                    loss = self._finite(float(mean), len(losses))
+                if due_to_report:
                     now = time.perf_counter()
                     pace = len(losses) * self.config.batch_size / max(now - last, 1e-9)
                     last, losses = now, []
@@ -202,7 +227,7 @@ class Trainer:
                 if due_to_save:
                     self._save_if_new()
         except (KeyboardInterrupt, GeneratorExit):  # Ctrl-C, or a `break` or an error in the caller's loop
-            self._refuse_divergence(losses)
+            self._finite(float(torch.stack(losses).mean()) if losses else 0.0, len(losses))
             self._save_if_new()
             raise
         else:
@@ -210,14 +235,15 @@ class Trainer:
         finally:
             self.model.eval()
 
-    def _refuse_divergence(self, losses: list[Tensor]) -> None:
-        """Stop before a loss that is no number reaches a checkpoint. The one place that waits for the device."""
-        if losses and not bool(torch.isfinite(torch.stack(losses)).all()):
+    def _finite(self, loss: float, steps: int) -> float:
+        """The mean loss of the last steps; a loss that is no number never reaches a checkpoint."""
+        if not math.isfinite(loss):
             raise TrainingDivergedError(
-                f"the loss is no longer a number, between steps {self.step - len(losses) + 1} and {self.step}. Lower "
+                f"the loss is no longer a number, between steps {self.step - steps + 1} and {self.step}. Lower "
                 f"learning_rate (now {self.config.learning_rate:g}), check that the data is finite and in [-1, 1], and "
                 "resume from the last checkpoint."
             )
+        return loss
 
     def _save_if_new(self) -> None:
         if self.folder is not None and self.step > self._saved_at:
@@ -244,29 +270,46 @@ class Trainer:
             hidden = torch.rand(len(x_0), generator=generator, device=self.device) < config.label_drop
             condition = condition.masked_fill(hidden, NO_LABEL)
 
-        with self._autocast:
-            loss = self.loss(self.model, x_0, t, condition=condition, eps=eps).mean()
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        mean_loss = torch.zeros((), device=self.device)
+        first = self._accelerator.process_index * config.accumulate
+        parts = [part.chunk(self._shares)[first : first + config.accumulate] for part in (x_0, t, eps)]
+        labels = (
+            [None] * config.accumulate
+            if condition is None
+            else condition.chunk(self._shares)[first : first + config.accumulate]
+        )
+        for k, (x_0, t, eps, condition) in enumerate(zip(*parts, labels, strict=True), start=1):
+            last_part = k == config.accumulate  # gradients travel between processes once a step
+            with nullcontext() if last_part else self._accelerator.no_sync(self._network):
+                with self._autocast:
+                    loss = self.loss(self._trained, x_0, t, condition=condition, eps=eps).mean() / config.accumulate
+                loss.backward()
+            mean_loss += loss.detach()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = config.rate(self.step)
         self._optimizer.step()
         self._average.update_parameters(self.model)
         self.step += 1
-        return loss.detach()
+        return mean_loss
 
     def _rate(self) -> float:
         return self.config.rate(max(0, self.step - 1))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write everything into a folder: ``checkpoint.safetensors`` to go on from, ``model.safetensors`` (the averaged
-        weights) to sample with, ``config.json`` to read. Each file is replaced as a whole.
+        weights) to sample with, ``config.json`` to read. Each file is replaced as a whole. Of many
+        processes one writes.
 
         Raises:
             OSError: if it cannot be written; what was there before is untouched.
         """
-        folder = Path(folder)
+        if self._accelerator.is_main_process:
+            self._write(Path(folder))
+        self._saved_at = self.step
+
+    def _write(self, folder: Path) -> None:
         tensors: dict[str, Tensor] = {f"model.{n}": v for n, v in self.model.state_dict().items()}
         tensors |= {f"ema.{n}": v for n, v in self._average.state_dict().items()}
         for i, state in self._optimizer.state_dict()["state"].items():
@@ -276,7 +319,6 @@ class Trainer:
         save_tensors(folder / CHECKPOINT, tensors, {"format": FORMAT, "step": str(self.step), "config": config})
         save_weights(self.ema, folder / "model.safetensors")
         write_atomically(folder / "config.json", (json.dumps(asdict(self.config), indent=1) + "\n").encode())
-        self._saved_at = self.step
 
     def resume(self, folder: str | os.PathLike[str]) -> Trainer:
         """Go on from a folder's checkpoint: same weights, averages, optimiser and step, and so the same next numbers.
@@ -332,12 +374,6 @@ class _Warmed:
         weight = 1 - torch.clamp((1 + n) / (10 + n), max=self.decay)
         for average, current in zip(averages, currents, strict=True):
             average.lerp_(current, weight.to(average.dtype))
-
-
-def _best_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:

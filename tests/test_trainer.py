@@ -5,8 +5,11 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -236,3 +239,33 @@ def test_a_module_that_only_looks_like_a_network_is_trained_as_well():
     model = DiffusionModel(Tiny(), CosineSchedule(), V)
     Trainer(model, TensorData(torch.ones(4, 2)), config=TrainConfig(steps=5, device="cpu")).run()
     assert model.network.a.abs().sum() > 0
+
+
+def run_processes(n, folder, steps, how="fresh", accumulate=1):
+    """The losses of ``tests/two_processes.py`` on n gloo processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)] if n > 1 else []
+    script = [str(Path(__file__).parent / "two_processes.py"), str(folder), str(steps), how, str(accumulate)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    run = subprocess.run([sys.executable, *launcher, *script], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.strip().splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one_and_resume_as_one(tmp_path):
+    one, two, parts = tmp_path / "one", tmp_path / "two", tmp_path / "parts"
+    straight = run_processes(1, one, 8)
+    assert_close(run_processes(2, two, 8), straight, rtol=1e-4, atol=1e-5)
+    assert_close(run_processes(1, parts, 8, accumulate=4), straight, rtol=1e-4, atol=1e-5)
+    assert {p.name for p in two.iterdir()} == {"checkpoint.safetensors", "model.safetensors", "config.json"}
+    alone, together = (load_tensors(folder / "model.safetensors")[0] for folder in (one, two))
+    # Adam turns the rounding of a gradient that is all but 0 into a step: single weights may differ, the whole may not
+    flat = lambda weights: torch.cat([weights[name].double().flatten() for name in sorted(alone)])  # noqa: E731
+    assert (flat(together) - flat(alone)).norm() < 2e-3 * flat(alone).norm()
+    # two processes wrote it, one goes on from it
+    assert len(run_processes(1, two, 10, "resume")) == 2
+
+
+def test_a_batch_that_cannot_be_shared_gets_a_sentence():
+    with pytest.raises(ValueError, match="multiple of 3"):
+        moons_trainer(accumulate=3)
