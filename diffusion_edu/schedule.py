@@ -292,7 +292,7 @@ class BetaSchedule(_VariancePreserving):
         """log alpha_bar at any t in [0, 1], linear between the nodes k / T. Shape of t, in the table's precision."""
         position = t.to(self.log_alpha_bars) * self.num_timesteps
         k = position.detach().floor().long().clamp(0, self.num_timesteps - 1)
-        left, right = self.log_alpha_bars[k], self.log_alpha_bars[k + 1]
+        left, right = self.log_alpha_bars.take(k), self.log_alpha_bars.take(k + 1)
         return torch.lerp(left, right, position - k)
 
     def diffusion(self, t: Tensor) -> Tensor:
@@ -301,7 +301,7 @@ class BetaSchedule(_VariancePreserving):
         Shape of t.
         """
         k = (t.to(self.log_alpha_bars) * self.num_timesteps).floor().long().clamp(0, self.num_timesteps - 1)
-        return torch.sqrt(-torch.log1p(-self.betas[k]) * self.num_timesteps)
+        return torch.sqrt(-torch.log1p(-self.betas.take(k)) * self.num_timesteps)
 
     def time_at(self, log_snr: Tensor) -> Tensor:
         """Inverse of ``log_snr`` in closed form: alpha_bar = sigmoid(log_snr), then the piece that holds it.
@@ -311,7 +311,7 @@ class BetaSchedule(_VariancePreserving):
         wanted = nn.functional.logsigmoid(log_snr.to(self.log_alpha_bars))
         falling = -self.log_alpha_bars
         k = torch.searchsorted(falling, -wanted, right=True).sub(1).clamp(0, self.num_timesteps - 1)
-        left, right = self.log_alpha_bars[k], self.log_alpha_bars[k + 1]
+        left, right = self.log_alpha_bars.take(k), self.log_alpha_bars.take(k + 1)
         return ((k + (wanted - left) / (right - left)) / self.num_timesteps).clamp(0, 1)
 
     def extra_repr(self) -> str:

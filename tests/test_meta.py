@@ -1,0 +1,124 @@
+"""Everything on the meta device, which has shapes and no numbers: a tensor left behind on the CPU fails here."""
+
+import pytest
+import torch
+
+from diffusion_edu import (
+    EPS,
+    SCORE,
+    VELOCITY,
+    X0,
+    BetaSchedule,
+    Classifier,
+    CosineSchedule,
+    DiffusionModel,
+    EmpiricalDenoiser,
+    FlowSchedule,
+    GaussianMixture,
+    LearntVarianceModel,
+    Normal,
+    UNet,
+    V,
+    ancestral,
+    ddim,
+    denoising_loss,
+    discretized_log_prob,
+    dpmpp_2m,
+    edm,
+    euler,
+    euler_maruyama,
+    heun,
+    hybrid_loss,
+    learnt_std,
+    min_snr,
+    moons,
+    posterior_kl,
+    prior,
+    q_marginal,
+    q_posterior,
+    q_sample,
+    q_transition,
+    sample,
+    simple,
+    times,
+)
+from tests.cases import SCHEDULES
+
+META = torch.device("meta")
+SHAPE = (4, 1, 12, 12)
+
+
+@pytest.fixture(params=SCHEDULES.values(), ids=SCHEDULES.keys())
+def schedule(request):
+    # `.to` moves in place, and the schedules of the table are shared: a table is made anew
+    found = request.param
+    return (BetaSchedule(found.betas) if isinstance(found, BetaSchedule) else found).to(META)
+
+
+def noise(shape=SHAPE):
+    return torch.randn(shape, device=META)
+
+
+def t(value=0.7):
+    return torch.full((4,), value, dtype=torch.float64, device=META)
+
+
+def check(*tensors, shape=SHAPE):
+    assert all(x.is_meta and x.shape == shape for x in tensors)
+
+
+def test_the_processes(schedule):
+    x_0, x_t = noise(), noise()
+    check(q_sample(schedule, x_0, t(), noise()), prior(schedule, SHAPE, device=META))
+    for q in (
+        q_marginal(schedule, x_0, t()),
+        q_transition(schedule, x_0, t(0.3), t()),
+        q_posterior(schedule, x_t, x_0, t(0.3), t()),
+    ):
+        check(q.mean, q.sample(), q.log_prob(x_0), q.kl(Normal(x_0, torch.ones(SHAPE, device=META))))
+    check(posterior_kl(schedule, x_0, torch.ones(SHAPE, device=META), t(0.3), t()))
+    check(discretized_log_prob(Normal(x_0, torch.ones(SHAPE, device=META)), x_0))
+
+
+@pytest.mark.parametrize("row", [X0, EPS, V, SCORE, VELOCITY, edm()], ids=lambda row: row.name)
+def test_the_parameterisations_and_the_loss(schedule, row):
+    x_0, eps = noise(), noise()
+    o = row.target(schedule, x_0, eps, t())
+    check(o, row.x_0(schedule, o, x_0, t()), row.eps(schedule, o, x_0, t()))
+    net = UNet(channels=(4, 8), blocks=1, num_classes=3, embedding=16, heads=2).to(META)
+    if row in (EPS, SCORE) and isinstance(schedule, CosineSchedule | FlowSchedule):
+        with pytest.raises(ValueError, match="V or VELOCITY"):
+            DiffusionModel(net, schedule, row)
+        return
+    model = DiffusionModel(net, schedule, row)
+    for weight in (None, simple, min_snr()):
+        loss = denoising_loss(model, x_0, t(), weight, torch.zeros(4, dtype=torch.long, device=META), eps)
+        check(loss, shape=(4,))
+    loss.sum().backward()
+
+
+@pytest.mark.parametrize("step", [ancestral(), ddim(), ddim(0.5), euler(), heun(), euler_maruyama(), dpmpp_2m()])
+def test_the_samplers(schedule, step):
+    net = UNet(channels=(4, 8), blocks=1, embedding=16, heads=2).to(META)
+    model = DiffusionModel(net, schedule, V).eval()
+    check(sample(step, model, noise(), 0.9 * times(3)))  # below 1, where the SDE of every schedule is finite
+
+
+def test_a_learnt_variance():
+    schedule = BetaSchedule.linear(100).to(META)
+    net = UNet(channels=(4, 8), blocks=1, embedding=16, heads=2, out_channels=2).to(META)
+    model = LearntVarianceModel(net, schedule, EPS)
+    check(hybrid_loss(model, noise(), t()), shape=(4,))
+    check(sample(ancestral(learnt_std), model.eval(), noise(), times(3)))
+
+
+def test_the_exact_denoisers(schedule):
+    x_t = noise((4, 2))
+    mixture = GaussianMixture(*(part.to(META) for part in moons()))
+    check(mixture.denoiser(schedule)(x_t, t()), mixture.score(x_t), shape=(4, 2))
+    check(mixture.log_prob(x_t), shape=(4,))
+    check(EmpiricalDenoiser(noise((9, 2)), schedule)(x_t, t()), shape=(4, 2))
+
+
+def test_the_classifier():
+    check(Classifier().to(META)(noise((4, 1, 28, 28))), shape=(4, 10))
