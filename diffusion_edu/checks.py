@@ -34,6 +34,7 @@ from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -455,7 +456,8 @@ def _a(noun: str) -> str:
 def _tensor(value: object) -> Tensor | None:
     """The value as a tensor in float64 on the CPU, or None where it is not numeric."""
     try:
-        tensor = torch.as_tensor(value)
+        # torch would make Python's floats float32, and 1e-12 could not be asked of them
+        tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
     except (TypeError, ValueError, RuntimeError):
         return None
     return None if tensor.is_complex() else tensor.detach().to("cpu", torch.float64)

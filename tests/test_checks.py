@@ -8,7 +8,7 @@ import pytest
 import sympy
 import torch
 
-from diffusion_edu.checks import BrokenExerciseError, Exercise, claim, diagnose, find_claims
+from diffusion_edu.checks import BrokenExerciseError, Claim, Exercise, claim, diagnose, find_claims
 
 # --- claims
 
@@ -319,3 +319,11 @@ def test_a_choice_is_compared_by_equality():
 def test_a_wrong_answer_that_is_right_breaks_the_exercise_aloud(right, wrong):
     with pytest.raises(BrokenExerciseError, match="off"):
         Exercise("1.6", lambda x: diagnose(x, right, wrong))(2.0)
+
+
+def test_pythons_floats_are_compared_in_float64():
+    exact = torch.tensor(1 / 3, dtype=torch.float64)
+    Claim().close(exact, 1 / 3, atol=1e-15)
+    Claim().close([1 / 3, 2 / 3], torch.tensor([1 / 3, 2 / 3], dtype=torch.float64), atol=1e-15)
+    with pytest.raises(AssertionError):
+        Claim().close(1 / 3 + 1e-9, 1 / 3, atol=1e-12)
