@@ -86,8 +86,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     with tempfile.TemporaryDirectory() as runs:  # what notebooks write while they are tested
         environment = {**os.environ, "DIFFUSION_EDU_RUNS": runs, "PYTHONUNBUFFERED": "1"}
-        # Threads that wait sleep instead of spinning: the browser tests share the cores with them.
-        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         results = [run(known[name], environment) for name in (wanted or known)]
     print("\n=== summary")
     for result in results:
