@@ -41,6 +41,7 @@ __all__ = [
     "learnt_std",
     "score",
     "velocity",
+    "x_0_hat_and_velocity",
 ]
 
 
@@ -255,11 +256,18 @@ def velocity(denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Tensor | Non
 
     Arguments and shapes as for ``eps``.
     """
+    return x_0_hat_and_velocity(denoiser, x_t, t, condition)[1]
+
+
+def x_0_hat_and_velocity(
+    denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The denoiser's answer and ``velocity``, from one call. Arguments as for ``eps``; two tensors, shape of x_t."""
     alpha_rate, sigma_rate = denoiser.schedule.rates(t)
     alpha_t, sigma_t = denoiser.schedule.scales(t, like=x_t)
     x_0_hat = denoiser(x_t, t, condition)
     eps_hat = (x_t - alpha_t * x_0_hat) / sigma_t
-    return expand(alpha_rate, x_t) * x_0_hat + expand(sigma_rate, x_t) * eps_hat
+    return x_0_hat, expand(alpha_rate, x_t) * x_0_hat + expand(sigma_rate, x_t) * eps_hat
 
 
 @dataclass(frozen=True)

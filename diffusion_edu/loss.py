@@ -11,9 +11,8 @@ weight on the x_0 error shall be, whatever the network predicts: the factor is t
 
     simple    SNR                                   L_simple, in any row
     min_snr   min(SNR, gamma)                       Hang et al. 2023
-    elbo      -(1/2) d SNR / dt                     the bound itself, for infinitely many steps (Kingma et al. 2021, eq.
-    17) edm       (sigma^2 + sigma_d^2) / (sigma sigma_d)^2, sigma the noise-to-signal ratio  (Karras et al. 2022, table
-    1)
+    elbo      -(1/2) d SNR / dt                     the bound for infinitely many steps (Kingma et al. 2021, eq. 17)
+    edm       (sigma^2 + sigma_d^2) / (sigma sigma_d)^2,  sigma the noise-to-signal ratio (Karras et al. 2022, table 1)
 """
 
 from __future__ import annotations
@@ -150,7 +149,7 @@ def edm_weight(sigma_data: float = 0.5) -> Weight:
     """
     if sigma_data <= 0:
         raise ValueError(f"edm_weight got sigma_data={sigma_data}; it is the standard deviation of the data, above 0.")
-    return lambda schedule, t: torch.exp(schedule.log_snr(t)) + 1 / sigma_data**2
+    return lambda schedule, t: snr(schedule, t) + 1 / sigma_data**2
 
 
 def uniform(batch: int, generator: torch.Generator | None = None) -> Tensor:

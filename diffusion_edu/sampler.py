@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, State, denoise_with_std
+from .denoiser import Denoiser, State, denoise_with_std, x_0_hat_and_velocity
 from .gaussian import noise_like
 from .process import posterior_std, q_posterior
 from .schedule import NoiseSchedule, expand
@@ -142,7 +142,7 @@ def euler() -> Step:
         condition: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> State:
-        x_0_hat, slope = _x_0_hat_and_slope(denoiser, state.x, state.t, condition)
+        x_0_hat, slope = x_0_hat_and_velocity(denoiser, state.x, state.t, condition)
         return State(s, state.x + expand(s - state.t, state.x) * slope, x_0_hat, state)
 
     return step
@@ -163,10 +163,10 @@ def heun() -> Step:
         generator: torch.Generator | None = None,
     ) -> State:
         x_t, dt = state.x, expand(s - state.t, state.x)
-        x_0_hat, slope = _x_0_hat_and_slope(denoiser, x_t, state.t, condition)
+        x_0_hat, slope = x_0_hat_and_velocity(denoiser, x_t, state.t, condition)
         x_s = x_t + dt * slope
         if s > 0:
-            _, slope_at_s = _x_0_hat_and_slope(denoiser, x_s, s, condition)
+            _, slope_at_s = x_0_hat_and_velocity(denoiser, x_s, s, condition)
             x_s = x_t + dt * (slope + slope_at_s) / 2
         return State(s, x_s, x_0_hat, state)
 
@@ -238,15 +238,6 @@ def dpmpp_2m() -> Step:
         return State(s, expand(keep, x_t) * x_t + expand(gain, x_t) * D, x_0_hat, state)
 
     return step
-
-
-def _x_0_hat_and_slope(denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The denoiser's answer, and dx/dt = alpha' x_0_hat + sigma' eps_hat of the probability-flow ODE. Shapes of x_t."""
-    alpha_t, sigma_t = denoiser.schedule.scales(t, like=x_t)
-    alpha_rate, sigma_rate = denoiser.schedule.rates(t)
-    x_0_hat = denoiser(x_t, t, condition)
-    eps_hat = (x_t - alpha_t * x_0_hat) / sigma_t
-    return x_0_hat, expand(alpha_rate, x_t) * x_0_hat + expand(sigma_rate, x_t) * eps_hat
 
 
 def times(steps: int, warp: Callable[[Tensor], Tensor] | None = None) -> Tensor:
