@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from diffusion_edu.checks import Verdict
-from tests.wrong_answers import WRONG_ANSWERS
+from tests import wrong_answers
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 
@@ -81,7 +81,7 @@ def test_the_folded_solution_is_right(found):
 
 @every_exercise
 def test_wrong_answers_are_caught_and_each_is_told_why(found):
-    attempts = WRONG_ANSWERS[found.notebook][found.number]
+    attempts = wrong_answers.of(found.notebook)[found.number]
     verdicts = [found.try_(code) for code, _ in attempts]
     for verdict, (code, words) in zip(verdicts, attempts, strict=True):
         assert verdict.status == "wrong" and words in verdict.message, f"{code}\nwas told: {verdict.message}"
@@ -91,7 +91,7 @@ def test_wrong_answers_are_caught_and_each_is_told_why(found):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_each_notebook_has_at_least_three_exercises_with_wrong_answers(path):
     numbers = {found.number for found in ALL.values() if found.notebook == path.stem}
-    assert len(numbers) >= 3 and numbers == WRONG_ANSWERS[path.stem].keys()
+    assert len(numbers) >= 3 and numbers == wrong_answers.of(path.stem).keys()
 
 
 def test_there_are_exercises():
