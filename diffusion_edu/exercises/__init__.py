@@ -1,5 +1,8 @@
 """The checks of the notebooks' exercises, a module a notebook: what is right, and what each usual mistake is told.
 
-Read them after you have tried. A notebook says ``from diffusion_edu.exercises import n01 as exercise`` and calls them
-in one line, and each answers with a sentence.
+Read them after you have tried. A notebook calls them in one line, and each answers with a sentence.
 """
+
+from . import n00, n01
+
+__all__ = ["n00", "n01"]
