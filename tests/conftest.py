@@ -1,5 +1,7 @@
 """What every test may use: the device under test, and a seeded source of noise."""
 
+import signal
+
 import pytest
 import torch
 
@@ -11,6 +13,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="cpu",
         help="where the tests that take a device run (default: cpu)",
     )
+
+
+def pytest_configure() -> None:
+    """A shell starts what it puts in the background with Ctrl-C ignored, and the tests of Ctrl-C send it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
