@@ -51,8 +51,8 @@ lint: $(VENV)/.dev ## format, lint and types only
 notebooks: $(VENV)/.dev ## run all notebooks and bring them into their one stored form
 	@"$(PY)" -m scripts.canonical_notebooks --execute
 
-browser: $(VENV)/.dev ## only the tests that drive a real browser
-	@"$(PY)" -m pytest tests/browser
+browser: $(VENV)/.dev ## only the tests that drive a real browser, with every notebook in JupyterLab
+	@"$(PY)" -m pytest tests/browser --every-notebook
 
 constraints: $(VENV)/.dev ## write constraints.txt again, after a change of pyproject.toml
 	@"$(PY)" -m scripts.make_constraints

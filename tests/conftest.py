@@ -13,6 +13,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="cpu",
         help="where the tests that take a device run (default: cpu)",
     )
+    parser.addoption(
+        "--every-notebook",
+        action="store_true",
+        help="run each notebook in JupyterLab and move its sliders there, and not only 00_quickstart (minutes)",
+    )
 
 
 def pytest_configure() -> None:

@@ -73,6 +73,14 @@ RUN_ALL = f"""async (seconds) => {{
 }}"""
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`live_notebook` is each notebook that is run in JupyterLab: one, or all under --every-notebook."""
+    if "live_notebook" in metafunc.fixturenames:
+        every = metafunc.config.getoption("--every-notebook")
+        names = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+        metafunc.parametrize("live_notebook", names if every else ["00_quickstart.ipynb"])
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium from the system."""
