@@ -6,9 +6,10 @@ Notebooks: ``01_forward_process`` (the chain), ``02_closed_form`` (the jump), ``
     q(x_t | x_s)      = N(alpha_t/alpha_s x_s,  sigma_t^2 (1 - r))                               s < t
     q(x_s | x_t, x_0) = N(alpha_t sigma_s^2 / (alpha_s sigma_t^2) x_t + alpha_s (1 - r) x_0,  sigma_s^2 (1 - r))
 
-with r = SNR(t) / SNR(s), which lies in [0, 1) and is 0 at s = 0. (Ho et al. 2020, eq. 2, 4, 7; for any schedule
-Kingma et al. 2021, appendix A.) For DDPM's table with s = (k-1)/T and t = k/T the two variances are beta_k and
-beta-tilde_k. Differences are taken of logarithms, through expm1: 1 - r written as it stands loses its digits.
+with r = SNR(t) / SNR(s), which lies in [0, 1) and is 0 at s = 0.
+(Ho et al. 2020, eq. 2, 4, 7; for any schedule: Kingma et al. 2021, appendix A.)
+For DDPM's table with s = (k-1)/T and t = k/T the two variances are beta_k and beta-tilde_k.
+Differences are taken of logarithms, through expm1: 1 - r written as it stands loses its digits.
 """
 
 from __future__ import annotations

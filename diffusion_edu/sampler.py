@@ -270,8 +270,9 @@ def times(steps: int, warp: Callable[[Tensor], Tensor] | None = None) -> Tensor:
 def karras(
     schedule: NoiseSchedule, steps: int, sigma_min: float = 0.002, rho: float = 7.0, sigma_max: float | None = None
 ) -> Tensor:
-    """EDM's grid as times: sigma/alpha^(1/rho) falls in equal steps from its value at t = 1 to ``sigma_min`` (Karras et
-    al. 2022, eq. 5).
+    """EDM's grid as times: (sigma/alpha)^(1/rho) falls in equal steps from t = 1 until sigma/alpha is ``sigma_min``.
+
+    (Karras et al. 2022, eq. 5.)
 
     Args:
         schedule: whose times are wanted.

@@ -230,9 +230,9 @@ class BetaSchedule(_VariancePreserving):
 
     @classmethod
     def cosine(cls, num_timesteps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> BetaSchedule:
-        """alpha_bar_k = cos^2((k / T + offset) / (1 + offset) * pi / 2), normalised to 1 at k = 0 (Nichol & Dhariwal
-        2021, eq. 17).
+        """alpha_bar_k = cos^2((k / T + offset) / (1 + offset) * pi / 2), normalised to 1 at k = 0.
 
+        (Nichol & Dhariwal 2021, eq. 17.)
         The last beta would be 1; it is capped at ``max_beta``, so that x_0 can still be computed from eps at t = 1.
         """
         _positive_steps(num_timesteps)
@@ -419,9 +419,9 @@ class CosineSchedule(NoiseSchedule):
 
 
 class VESchedule(NoiseSchedule):
-    """The variance-exploding SDE: alpha = 1, sigma^2 = sigma_min^2 ((sigma_max / sigma_min)^(2t) - 1) (Song et al.
-    2021, eq. 30-31).
+    """The variance-exploding SDE: alpha = 1, sigma^2 = sigma_min^2 ((sigma_max / sigma_min)^(2t) - 1).
 
+    (Song et al. 2021, eq. 29 and 30.)
     The -1 makes sigma(0) = 0, which most codes leave out (theirs is sigma_min at t = 0).
 
     Args:

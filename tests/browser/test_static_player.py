@@ -147,6 +147,10 @@ def test_play_goes_to_the_end_and_stops_there(show):
     it.page.clock.run_for(500)
     expect(status).to_have_text("t = 0.5")
     expect(it.page.get_by_role("button", name="Play")).to_be_visible()
+    it.page.clock.run_for(500)
+    it.slider().evaluate("slider => { slider.value = 0 }")  # moved without a sound: nothing would stop a timer
+    it.page.clock.run_for(500)
+    assert it.slider().input_value() == "0", "a timer runs on after the end"
 
 
 def test_pause_and_a_key_stop_it(show):
