@@ -142,6 +142,9 @@ def test_other_wrong_arguments_get_a_sentence():
         elbo(DATA.denoiser(SCHEDULE), torch.full((2, 1), math.nan), times(3))
     with pytest.raises(ValueError, match=r"alpha\(1\) > 0"):
         log_snr_times(CosineSchedule(), 10)
+    with pytest.raises(ValueError, match="steps >= 2"):
+        log_snr_times(SCHEDULE, 1)
+    assert_close(log_snr_times(SCHEDULE, 2), torch.tensor([1.0, 1e-3, 0.0], dtype=torch.float64))
 
 
 class WithWidth(torch.nn.Module):
@@ -205,3 +208,22 @@ def test_the_hybrid_loss_moves_the_variance_by_the_bound_and_the_mean_by_l_simpl
     expected = 2 * (math.log(best_variance) - math.log(low)) / (math.log(high) - math.log(low)) - 1
     assert_close(width[losses.index(min(losses))].item(), max(-1.0, min(1.0, expected)), atol=0.02, rtol=0)
     assert hybrid_loss(model, x_0, torch.full((64,), 5e-4, dtype=torch.float64)).isfinite().all()
+
+
+@pytest.mark.parametrize("steps", [1000, 40])
+def test_the_hybrid_loss_is_l_simple_and_a_share_of_each_steps_term(steps):
+    x_0, eps = torch.randn(2, 5, 3, dtype=torch.float64)
+    t = torch.tensor([0.9, 0.3, 0.05, 1 / steps, 0.5 / steps], dtype=torch.float64)
+    model = LearntVarianceModel(WithWidth(0.3).double(), SCHEDULE)
+    found = hybrid_loss(model, x_0, t, eps=eps, steps=steps, share=0.01)
+    x_0_hat = (SCHEDULE.scales(t, x_0)[0] * x_0 + SCHEDULE.scales(t, x_0)[1] * eps) / SCHEDULE.scales(t, x_0)[0]
+    for i in range(5):
+        term = torch.zeros((), dtype=torch.float64)
+        if t[i] > 1 / steps:  # a step that does not end at 0
+            s = t[i] - 1 / steps
+            ends = [torch.log(rule(SCHEDULE, s, t[i])) for rule in (posterior_std, transition_std)]
+            width = torch.exp(ends[0] + (0.3 + 1) / 2 * (ends[1] - ends[0]))  # between the two, in the logarithm
+            x_t = SCHEDULE.alpha(t[i]) * x_0[i] + SCHEDULE.sigma(t[i]) * eps[i]
+            true, told = (q_posterior(SCHEDULE, x_t, x, s, t[i]) for x in (x_0[i], x_0_hat[i]))
+            term = true.kl(Normal(told.mean, width.expand(3))).mean()
+        assert_close(found[i], eps[i].square().mean() + 0.01 * steps * term, rtol=1e-9, atol=1e-12)
