@@ -1,6 +1,6 @@
 """What a sampler costs over its bare network calls.
 
-    python -m benchmarks.sampling
+    python -m benchmarks.sampling [--write]
 
 The same U-Net is called the same number of times with and without the sampler around it, in turns, so that a machine
 that slows down slows both. The table gives the ratio's median over the rounds, and its spread.
@@ -8,21 +8,36 @@ that slows down slows both. The table gives the ratio's median over the rounds, 
 
 from __future__ import annotations
 
-import statistics
+import argparse
 import time
+from collections.abc import Callable
 
 import torch
 
+from benchmarks import report
+from benchmarks.report import Spread
 from diffusion_edu import CosineSchedule, DiffusionModel, Step, UNet, V, ancestral, ddim, dpmpp_2m, prior, sample, times
 
 BATCH, STEPS, ROUNDS = 64, 10, 9
 
 
-def main() -> None:
+def seconds(run: Callable[[], object]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description="A sampler's cost over its bare network calls.")
+    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
+    given = parser.parse_args(arguments)
+
     torch.manual_seed(0)
     schedule = CosineSchedule()
-    network = UNet(channels=(48, 64), patch=2, num_classes=10).to(memory_format=torch.channels_last).eval()
+    network = UNet(channels=(48, 64), patch=2, num_classes=10).eval()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = DiffusionModel(network, schedule, V).eval()
     x, labels = prior(schedule, (BATCH, 1, 28, 28)), torch.arange(BATCH) % 10
     x = x.contiguous(memory_format=torch.channels_last)
@@ -33,24 +48,25 @@ def main() -> None:
             for _ in range(STEPS):
                 network(x, level, labels)
 
-    def seconds(run: object) -> float:
-        start = time.perf_counter()
-        run()  # type: ignore[operator]
-        return time.perf_counter() - start
+    def sampled(step: Step) -> Callable[[], object]:
+        return lambda: sample(step, model, x, times(STEPS), labels)
 
     steps: dict[str, Step] = {"ancestral": ancestral(), "ddim": ddim(), "dpmpp_2m": dpmpp_2m()}
     bare()
-    print(
-        f"{BATCH} pictures of 28x28, {STEPS} steps, {torch.get_num_threads()} threads; ratio to the bare network calls"
-    )
+    rows = []
     for name, step in steps.items():
         ratios = []
         for _ in range(ROUNDS):
-            alone = seconds(bare)
-            with_sampler = seconds(lambda step=step: sample(step, model, x, times(STEPS), labels))
-            ratios.append((with_sampler / alone + with_sampler / seconds(bare)) / 2)
-        low, _, high = statistics.quantiles(ratios, n=4)
-        print(f"{name:10} {statistics.median(ratios):.3f}  (quartiles {low:.3f} to {high:.3f})")
+            before, with_sampler, after = seconds(bare), seconds(sampled(step)), seconds(bare)
+            ratios.append((with_sampler / before + with_sampler / after) / 2)
+        rows.append((name, Spread.of(ratios).text(3)))
+    text = (
+        f"{report.machine(torch.device('cpu'))}. {BATCH} pictures of 28x28, {STEPS} steps, {ROUNDS} rounds.\n\n"
+        + report.table(("sampler", "ratio to the bare network calls (quartiles)"), rows)
+    )
+    print(text)
+    if given.write:
+        report.write("sampling", text)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The order of each deterministic sampler, measured where the exact answer is known.
 
-    python -m benchmarks.solver_order
+    python -m benchmarks.solver_order [--write]
 
 For data from N(m, s^2) the probability-flow ODE has the closed solution
 
@@ -13,6 +13,7 @@ and DPM-Solver++); the last column has equal steps in t all the way down to 0.
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmarks import report
 from diffusion_edu import (
     CosineSchedule,
     FlowSchedule,
@@ -81,15 +83,24 @@ def measured_order(method: Method, schedule: NoiseSchedule, steps: int = 256, do
     return math.log2(coarse / fine)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description="The order of each deterministic sampler, measured.")
+    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
+    given = parser.parse_args(arguments)
+
     schedules: dict[str, NoiseSchedule] = {"VP": VPSchedule(), "cosine": CosineSchedule(), "flow": FlowSchedule()}
-    print(f"data N({MEAN}, {STD}^2), interval {START} to {END}, 256 and 512 steps")
-    print(f"{'method':10} {'stated':>6}  " + "  ".join(f"{name:>7}" for name in schedules) + "   VP, 1 to 0")
+    rows = []
     for method in METHODS:
-        orders = [f"{measured_order(method, s):7.3f}" for s in schedules.values()]
-        to_0 = measured_order(method, VPSchedule(), down_to_0=True)
-        print(f"{method.name:10} {method.order:6d}  {'  '.join(orders)}   {to_0:7.3f}")
+        orders = [measured_order(method, schedule) for schedule in schedules.values()]
+        orders.append(measured_order(method, VPSchedule(), down_to_0=True))
+        rows.append((method.name, str(method.order), *(f"{order:.3f}" for order in orders)))
+    text = f"Data N({MEAN}, {STD}^2), interval {START} to {END}, 256 and 512 steps, float64.\n\n" + report.table(
+        ("method", "stated order", *schedules, "VP, from 1 to 0"), rows
+    )
+    print(text)
+    if given.write:
+        report.write("solver_order", text)
 
 
 if __name__ == "__main__":

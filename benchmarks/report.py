@@ -1,0 +1,90 @@
+"""What the measurements share: the median and its spread, a Markdown table, facts about the machine, README's places.
+
+A place in README.md is the text between two comments, ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``. A benchmark
+that is run with ``--write`` puts its result there and leaves the rest of the file alone.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from diffusion_edu.storage import write_atomically
+
+README = Path(__file__).with_name("README.md")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of some rounds, and the quartiles around it."""
+
+    low: float
+    median: float
+    high: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Spread:
+        """Raises ValueError for fewer than two values: one round has no spread."""
+        if len(values) < 2:
+            raise ValueError(f"a spread was asked of {len(values)} rounds; measure at least 2.")
+        low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+        return Spread(low, statistics.median(values), high)
+
+    def text(self, digits: int = 2) -> str:
+        """``median (low to high)``."""
+        return f"{self.median:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column is flush left, the others are numbers and flush right.
+
+    Raises:
+        ValueError: if a row has not one cell a column.
+    """
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"a table of {len(header)} columns got the row {list(row)}; give one cell a column.")
+    rule = ["---"] + ["--:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
+
+
+def machine(device: torch.device) -> str:
+    """One line: what it ran on, and when."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    threads = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+    versions = f"PyTorch {torch.__version__}, Python {platform.python_version()}, {platform.system()}"
+    return f"{device.type}: {name}, {threads}{versions}, {datetime.date.today().isoformat()}"
+
+
+def _processor() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found.group(1).strip() if found else platform.processor() or platform.machine()
+
+
+def placed(document: str, name: str, text: str) -> str:
+    """The document with ``text`` in the place ``name``.
+
+    Raises:
+        ValueError: if the document has not exactly one such place.
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    if document.count(begin) != 1 or document.count(end) != 1 or document.index(begin) > document.index(end):
+        raise ValueError(f"the document must have the line {begin} once, and {end} once below it.")
+    before, rest = document.split(begin)
+    return f"{before}{begin}\n\n{text.strip()}\n\n{end}{rest.split(end)[1]}"
+
+
+def write(name: str, text: str) -> None:
+    """Put a result into its place in README.md. Raises ValueError if the place is not there."""
+    write_atomically(README, placed(README.read_text(encoding="utf-8"), name, text).encode())

@@ -1,0 +1,237 @@
+"""The benchmarks' arithmetic and text, on tiny sizes and without the libraries that they compare with."""
+
+import json
+import math
+import sys
+from dataclasses import asdict
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import report, train_step
+from benchmarks.report import Spread
+from benchmarks.train_step import Contender, Measured, Product, Run, Setting, Training
+
+RUN = Run("ours, 2x2 patches", (8, 8), Setting("fp32", True), 2, 8, "cpu")
+
+
+def measured(contender: str, ratio: float, precision: str = "bf16", share: float = 0.5) -> Measured:
+    run = Run(contender, (48, 64), Setting(precision, True), 32, 28, "cpu")
+    return Measured(run, 1_073_380, 598.4, Spread(ratio, ratio, ratio), 399e6, Spread(share, share, share), 1.234e6)
+
+
+# report
+
+
+def test_a_spread_is_the_median_between_the_quartiles():
+    assert Spread.of([5.0, 1.0, 2.0, 4.0, 3.0]) == Spread(2.0, 3.0, 4.0)
+    assert Spread(2.0, 3.0, 4.0).text(1) == "3.0 (2.0 to 4.0)"
+
+
+def test_one_round_has_no_spread():
+    with pytest.raises(ValueError, match="at least 2"):
+        Spread.of([1.0])
+
+
+def test_a_table_is_markdown():
+    assert report.table(("a", "b"), [("x", "1"), ("y", "2")]) == "| a | b |\n| --- | --: |\n| x | 1 |\n| y | 2 |"
+    with pytest.raises(ValueError, match="one cell a column"):
+        report.table(("a", "b"), [("x",)])
+
+
+def test_a_result_replaces_what_was_in_its_place_and_nothing_else():
+    document = "head\n<!-- a: begin -->\nold\n<!-- a: end -->\nmiddle\n<!-- b: begin --><!-- b: end -->\n"
+    once = report.placed(document, "a", "new")
+    assert once.startswith("head\n<!-- a: begin -->\n\nnew\n\n<!-- a: end -->\nmiddle\n<!-- b: begin --><!-- b: end")
+    assert "old" not in once
+    assert report.placed(once, "a", "new") == once
+
+
+@pytest.mark.parametrize("document", ["", "<!-- a: begin -->", "<!-- a: end --><!-- a: begin -->"])
+def test_a_document_without_the_place_is_refused(document):
+    with pytest.raises(ValueError, match="<!-- a: begin -->"):
+        report.placed(document, "a", "new")
+
+
+@pytest.mark.parametrize("name", ["train_step", "sampling", "solver_order"])
+def test_the_readme_has_a_place_for_each_benchmark(name):
+    document = report.README.read_text(encoding="utf-8")
+    assert "\n\nRESULT\n\n" in report.placed(document, name, "RESULT")
+
+
+# matching the number of parameters
+
+
+def test_the_match_is_within_the_tolerance_and_closest_first():
+    shapes = [(10,), (9,), (11,), (20,), (12,)]
+    assert train_step.matched(lambda shape: shape[0] ** 2, shapes, 112, 0.30) == [(11,), (10,), (9,), (12,)]
+    assert train_step.matched(lambda shape: shape[0] ** 2, shapes, 100, 0.05) == [(10,)]
+
+
+def test_a_match_that_cannot_be_made_is_an_error():
+    with pytest.raises(ValueError, match="none of 2 shapes has 100 parameters within 10%"):
+        train_step.matched(lambda shape: shape[0], [(50,), (120,)], 100, 0.10)
+
+
+def test_our_own_networks_match_each_other():
+    contenders, _ = train_step.chosen(28, 0.10)
+    ours = {contender.name: (contender, shapes) for contender, shapes in contenders if contender.package is None}
+    assert set(ours) == {"ours, 2x2 patches", "ours"}
+    counts = [train_step.parameters(contender.build(shapes[0], 28)) for contender, shapes in ours.values()]
+    assert abs(counts[1] / counts[0] - 1) <= 0.10
+
+
+def test_frozen_parameters_do_not_count():
+    network = nn.Linear(3, 2)
+    network.bias.requires_grad_(False)
+    assert train_step.parameters(network) == 6
+
+
+def test_widths_are_multiples_of_8_in_about_the_ratio():
+    shapes = train_step.widths(1, 1.5, 2)
+    assert (32, 48, 64) in shapes
+    assert len(set(shapes)) == len(shapes)
+    assert all(width % 8 == 0 for shape in shapes for width in shape)
+
+
+# a library that is not there
+
+
+def test_a_missing_library_is_left_out_with_a_sentence(monkeypatch):
+    for package in ("diffusers", "smalldiffusion", "denoising_diffusion_pytorch"):
+        monkeypatch.setitem(sys.modules, package, None)  # importing it raises ImportError
+    contenders, sentences = train_step.chosen(8, math.inf)
+    assert [contender.name for contender, _ in contenders] == ["ours, 2x2 patches", "ours"]
+    assert len(sentences) == 3
+    for sentence in sentences:
+        assert "is left out" in sentence and "pip install -c constraints.txt -e '.[bench]'" in sentence
+
+
+def test_a_library_is_imported_with_a_stand_in_that_goes_away_again(monkeypatch, tmp_path):
+    (tmp_path / "needs_torchvision_xyz.py").write_text("from torchvision import transforms as T, utils\nfine = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = sys.modules.get("torchvision")
+    assert train_step.load("needs_torchvision_xyz").fine
+    assert sys.modules.get("torchvision") is before
+
+
+# a step
+
+
+def test_a_step_trains():
+    training = Training(RUN)
+    before = [p.detach().clone() for p in training.model.parameters()]
+    for _ in range(3):
+        training.step()
+    assert any(not torch.equal(a, b) for a, b in zip(before, training.model.parameters(), strict=True))
+
+
+def test_the_operations_of_a_step_grow_with_the_batch():
+    two, four = (Training(Run(**{**vars(RUN), "batch": batch})).flops() for batch in (2, 4))
+    assert two > 0
+    assert four == 2 * two
+
+
+def test_the_operations_of_a_convolution_are_counted_forward_and_twice_backward(monkeypatch):
+    def build(shape, side):
+        first = nn.Conv2d(1, shape[0], 1, bias=False)
+        network = nn.Sequential(first, nn.Conv2d(shape[0], 1, 3, padding=1, bias=False))
+        return train_step.Adapter(network, lambda net, x, level: net(x))
+
+    monkeypatch.setattr(train_step, "CONTENDERS", (Contender("two convolutions", build, ((5,),)),))
+    flops = Training(Run("two convolutions", (5,), Setting("fp32", False), 2, 8, "cpu")).flops()
+    first, second = (2 * 2 * 8 * 8 * 5 * kernel for kernel in (1, 9))
+    assert flops == 2 * first + 3 * second  # nothing is asked of the data's own gradient
+
+
+def test_a_patch_is_folded_and_unfolded():
+    adapter = train_step.Adapter(nn.Identity(), lambda net, x, level: net(x), patch=2)
+    x = torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(adapter(x, torch.zeros(2)), x)
+
+
+# arithmetic
+
+
+def test_the_share_of_the_peak_is_a_ratio_of_rates_in_the_same_round():
+    # 100 operations in 2 s beside 1000 in 4 s: 50 a second of 250
+    assert train_step.shares(100, [2.0, 1.0], 1000, [4.0, 4.0]) == [pytest.approx(0.2), pytest.approx(0.4)]
+
+
+def test_a_ratio_is_taken_round_by_round():
+    assert train_step.ratios([4.0, 9.0], [2.0, 3.0]) == [2.0, 3.0]
+
+
+def test_each_work_has_its_turn_in_each_round(monkeypatch):
+    turns = []
+    monkeypatch.setattr(train_step, "seconds_a_step", lambda work, steps: turns.append((work, steps)) or len(turns))
+    assert train_step.interleaved(["a", "b"], [3, 5], 2) == [[1, 3], [2, 4]]
+    assert turns == [("a", 3), ("b", 5), ("a", 3), ("b", 5)]
+
+
+def test_the_fastest_has_the_fewest_seconds_for_its_cost(monkeypatch):
+    monkeypatch.setattr(
+        train_step, "seconds_a_step", lambda work, steps: {"slow": 3.0, "fast": 1.0, "large": 2.0}[work]
+    )
+    assert train_step.fastest(["slow", "fast", "large"], lambda work: 1.0) == ("fast", 1.0)
+    assert train_step.fastest(["slow", "fast", "large"], lambda work: 8.0 if work == "large" else 1.0) == (
+        "large",
+        2.0,
+    )
+
+
+def test_the_peak_multiplies_matrices():
+    product = Product("fp32", 8, torch.device("cpu"))
+    product.step()
+    torch.testing.assert_close(product.c, product.a @ product.b)
+    assert train_step.seconds_a_step(product, 2) > 0
+
+
+def test_the_memory_of_a_picture_is_a_slope(monkeypatch):
+    monkeypatch.setattr(train_step, "_peak_memory_in_a_process", lambda run: 1000 + 7 * run.batch)
+    assert train_step.memory_a_picture(RUN) == 7
+
+
+def test_a_run_survives_its_way_to_another_process(capsys):
+    text = json.dumps(asdict(RUN))
+    assert train_step.run_of(text) == RUN
+    assert train_step.main(["--peak-memory", text]) == 0
+    peak = json.loads(capsys.readouterr().out)
+    assert peak is None or peak > 10_000_000
+
+
+# the report
+
+
+def test_a_row_has_the_numbers_of_its_measurement():
+    row = train_step.rows_of([measured("ours", 2.8)]).splitlines()[-1]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == [
+        "ours", "48 64", "1.07M", "bf16, channels_last", "598", "2.80 (2.80 to 2.80)", "399", "50% of bf16", "1.23",
+    ]  # fmt: skip
+
+
+def test_a_goal_is_reached_or_not():
+    reached, missed, share = train_step.verdicts(
+        [measured("ours, 2x2 patches", 5.1, share=0.44), measured("ours", 2.6)]
+    )
+    assert "5.10 times" in reached and reached.endswith("is reached.")
+    assert "2.60 times" in missed and missed.endswith("is not reached.")
+    assert "44% of the bf16 peak" in share and share.endswith("is not reached.")
+
+
+def test_without_the_base_there_is_no_ratio_and_no_verdict_on_one(monkeypatch):
+    monkeypatch.setattr(train_step, "seconds_a_step", lambda work, steps: 1.0)
+    ours = [(train_step.CONTENDERS[0], [(8, 8)])]
+    rows, peaks = train_step.measure(ours, torch.device("cpu"), 2, 8, rounds=2, turn=0.0, memory=False)
+    assert rows[0].ratio is None and rows[0].images_per_second == 2
+    assert peaks["fp32"].flops_per_second == 2 * peaks["fp32"].n ** 3
+    assert not [line for line in train_step.verdicts(rows) if "times" in line]
+    assert "| ours, 2x2 patches | 8 8 |" in train_step.rows_of(rows)
+
+
+def test_a_question_that_cannot_be_answered_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        train_step.main(["--rounds", "1"])
+    assert "at least 2" in capsys.readouterr().err
