@@ -44,10 +44,13 @@ class Section:
         eps_hat = (x_t - alpha * x_0_hat) / sigma
         alpha_rate, sigma_rate = schedule.rates(t)
         posterior = q_posterior(schedule, x_t, x_0, s, t)
+        on_x_t, on_x_0 = (
+            q_posterior(schedule, x_t * a, x_0 * b, s, t).mean / x for a, b, x in ((1, 0, x_t), (0, 1, x_0))
+        )
         letters = {
             "T": torch.tensor(T), "k": k, "t": t, "alpha": alpha, "sigma": sigma, "log_snr": schedule.log_snr(t),
             "beta": q_transition(schedule, x_0, s, t).std.expand(6) ** 2, "alpha_bar_before": schedule.alpha(s) ** 2,
-            "posterior_mean": posterior.mean, "posterior_std": posterior.std.expand(6),
+            "on_x_0": on_x_0, "on_x_t": on_x_t, "posterior_std": posterior.std.expand(6),
             "drift": schedule.drift(t), "diffusion": schedule.diffusion(t),
             "x_0": x_0, "eps": eps, "x_t": x_t, "x_0_hat": x_0_hat, "eps_hat": eps_hat,
             "v_hat": V.target(schedule, x_0_hat, eps_hat, t), "score_hat": -eps_hat / sigma,
