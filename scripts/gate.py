@@ -86,6 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     with tempfile.TemporaryDirectory() as runs:  # what notebooks write while they are tested
         environment = {**os.environ, "DIFFUSION_EDU_RUNS": runs, "PYTHONUNBUFFERED": "1"}
+        environment.pop("MPLBACKEND", None)  # a notebook's figures go into the notebook
         results = [run(known[name], environment) for name in (wanted or known)]
     print("\n=== summary")
     for result in results:

@@ -187,3 +187,10 @@ def test_the_kernel_is_this_python_whatever_else_is_installed(tmp_path, monkeypa
     import sys
 
     assert executed(path, screen=None).cells[0].outputs[0].text.strip() == sys.executable
+
+
+def test_figures_are_stored_whatever_backend_the_shell_asks_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    path = write(tmp_path, "import matplotlib.pyplot as plt\n_ = plt.plot([0, 1])\nplt.show()")
+    (output,) = executed(path, screen=None).cells[0].outputs
+    assert "image/png" in output.data
