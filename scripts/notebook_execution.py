@@ -37,7 +37,8 @@ class OwnKernelSpecManager(KernelSpecManager):
     """Answers every kernel name with a kernel of the running Python."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        """The kernel of `sys.executable`, whatever the name. Its figures go into the notebook, whatever MPLBACKEND says."""
+        """The kernel of `sys.executable`, whatever the name."""
+        # Its figures go into the notebook, whatever MPLBACKEND says in the shell.
         spec = ipykernel.kernelspec.get_kernel_dict()
         spec["env"] = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
         return KernelSpec(resource_dir=ipykernel.kernelspec.RESOURCES, **spec)
