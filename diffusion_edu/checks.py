@@ -47,6 +47,7 @@ __all__ = [
     "claim",
     "diagnose",
     "find_claims",
+    "truth",
 ]
 
 TAG = re.compile(r"(\d{1,2}|[A-Z])\.\d{1,3}[a-z]?")
@@ -448,6 +449,17 @@ def _in_words(error: Exception) -> str:
 
 def _a(noun: str) -> str:
     return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def truth(answer: object) -> bool | None:
+    """The one truth value of an answer: a bool, or a tensor or array that holds one. None for anything else.
+
+    Args:
+        answer: what a learner's test gave back.
+    """
+    if isinstance(answer, Tensor | np.ndarray | np.generic) and answer.ndim <= 1 and math.prod(answer.shape) == 1:
+        answer = answer.item()
+    return answer if isinstance(answer, bool) else None
 
 
 # --------------------------------------------------------------------------------------------- numbers

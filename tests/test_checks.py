@@ -8,7 +8,7 @@ import pytest
 import sympy
 import torch
 
-from diffusion_edu.checks import BrokenExerciseError, Claim, Exercise, claim, diagnose, find_claims
+from diffusion_edu.checks import BrokenExerciseError, Claim, Exercise, claim, diagnose, find_claims, truth
 
 # --- claims
 
@@ -327,3 +327,22 @@ def test_pythons_floats_are_compared_in_float64():
     Claim().close([1 / 3, 2 / 3], torch.tensor([1 / 3, 2 / 3], dtype=torch.float64), atol=1e-15)
     with pytest.raises(AssertionError):
         Claim().close(1 / 3 + 1e-9, 1 / 3, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        (True, True),
+        (torch.tensor(False), False),
+        (torch.tensor([True]), True),
+        (np.True_, True),
+        (np.bool_(False), False),
+    ],
+)
+def test_one_truth_value_is_read_from_what_libraries_give_back(answer, value):
+    assert truth(answer) is value
+
+
+@pytest.mark.parametrize("answer", [1, None, "True", torch.tensor([True, False]), torch.tensor(1.0), np.array([])])
+def test_what_is_no_truth_value_is_none(answer):
+    assert truth(answer) is None

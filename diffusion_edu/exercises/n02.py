@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..checks import Exercise, diagnose
+from ..checks import Exercise, diagnose, truth
 from ..data import seeded
 from ..process import q_sample, q_transition
 from ..schedule import BetaSchedule
@@ -183,11 +183,10 @@ def _bug_hunt(test: Callable[..., object]) -> str | None:
     betas = BetaSchedule.linear().betas
     accused = []
     for name, suspect in JUMPS.items():
-        verdict = test(suspect, betas)
-        if isinstance(verdict, Tensor) and verdict.numel() == 1:
-            verdict = verdict.item()
-        if not isinstance(verdict, bool):
-            return f"a test answers True or False, and on jump {name} yours gave back a {type(verdict).__name__}"
+        answer = test(suspect, betas)
+        verdict = truth(answer)
+        if verdict is None:
+            return f"a test answers True or False, and on jump {name} yours gave back a {type(answer).__name__}"
         if not verdict:
             accused.append(name)
     if len(accused) == len(JUMPS):

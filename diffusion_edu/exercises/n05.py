@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..analytic import GaussianMixture
-from ..checks import Exercise, diagnose
+from ..checks import Exercise, diagnose, truth
 from ..data import moons, seeded
 from ..denoiser import eps as eps_of
 from ..loss import min_snr, snr
@@ -170,15 +170,14 @@ _MISSED = {
 
 
 def _bug_hunt(attempt: Callable[..., object]) -> str | None:
-    def verdict_on(name: str) -> object:
+    def verdict_on(name: str) -> bool | None:
         def program(denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
             return run_program(name, denoiser, x_0, t, eps)
 
-        verdict = attempt(program, SCHEDULE)
-        return verdict.item() if isinstance(verdict, Tensor) and verdict.numel() == 1 else verdict
+        return truth(attempt(program, SCHEDULE))
 
     verdicts = {name: verdict_on(name) for name in PROGRAMS}
-    if not all(isinstance(verdict, bool) for verdict in verdicts.values()):
+    if None in verdicts.values():
         return "a test answers True for honest or False: close a comparison of many numbers with bool(... .all())"
     accused = [name for name, verdict in verdicts.items() if not verdict]
     if HONEST in accused:

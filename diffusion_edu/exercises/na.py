@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..checks import Exercise, diagnose
+from ..checks import Exercise, diagnose, truth
 from ..data import seeded
 from ..gaussian import bits_per_dim
 
@@ -159,11 +159,10 @@ def _bug_hunt(test: Callable[..., object]) -> str | None:
         def kl(m_1: float, s_1: float, m_2: float, s_2: float) -> float:
             return run_kl(name, m_1, s_1, m_2, s_2)
 
-        verdict = test(kl)
-        if isinstance(verdict, Tensor) and verdict.numel() == 1:
-            verdict = verdict.item()
-        if not isinstance(verdict, bool):
-            raise TypeError(f"your test answers True or False, and it gave back {type(verdict).__name__}")
+        answer = test(kl)
+        verdict = truth(answer)
+        if verdict is None:
+            raise TypeError(f"your test answers True or False, and it gave back {type(answer).__name__}")
         return verdict
 
     accusations = sum(not passes(HONEST) for _ in range(HONEST_RUNS))
