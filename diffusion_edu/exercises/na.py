@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from ..checks import Exercise, diagnose, truth
 from ..data import seeded
