@@ -27,6 +27,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,21 +73,19 @@ class TrainConfig:
     """
 
     steps: int = 2000  # optimiser steps in all, >= 1
-    batch_size: int = (
-        32  # examples a step, over all processes; small batches serve small budgets better than large ones
-    )
+    # examples a step, over all processes; small batches serve small budgets better than large ones
+    batch_size: int = 32
     learning_rate: float = 1e-3  # the peak, after warm-up; AdamW's
     warmup: float = 0.05  # share of the steps over which the rate rises: Adam's averages need time to fill
     final_rate: float = 0.0  # the rate at the end as a share of the peak; it falls along half a cosine
     weight_decay: float = 0.0  # AdamW's; 0 because these models under-fit rather than over-fit
     clip_norm: float = 1.0  # largest gradient norm; one bad batch must not undo a thousand good ones
-    ema_decay: float = (
-        0.999  # the samples are drawn with a running average of the weights, over about 1/(1 - decay) steps
-    )
-    label_drop: float = (
-        0.1  # share of labels hidden in training, so that the model also learns the unconditional answer
-    )
+    # the samples are drawn with a running average of the weights, over about 1/(1 - decay) steps
+    ema_decay: float = 0.999
+    # share of labels hidden in training, so that the model also learns the unconditional answer
+    label_drop: float = 0.1
     precision: str = "fp32"  # "fp32", "bf16" (autocast), or "auto": bf16 where the device computes in it
+    compile: bool = False  # torch.compile: a minute at the start, then faster steps on a GPU; seldom worth it on a CPU
     device: str = "auto"  # "cpu", "cuda", "mps", or "auto": the first of cuda, mps, cpu that is there
     accumulate: int = 1  # parts that a batch is worked through in, where it does not fit into memory at once
     seed: int = 0  # of everything that is drawn
@@ -122,7 +121,8 @@ class Progress:
         loss: mean over the steps since the last report.
         learning_rate: of the last step.
         seconds: since this loop began.
-        images_per_second: over the steps since the last report.
+        images_per_second: over the steps since the last report; what the caller does with a report is not counted.
+        began: steps that were done before this loop began: a resumed run did those at another time.
     """
 
     step: int
@@ -131,11 +131,13 @@ class Progress:
     learning_rate: float
     seconds: float
     images_per_second: float
+    began: int = 0
 
     @property
     def seconds_left(self) -> float:
-        """An estimate from the last report's pace, in seconds."""
-        return self.seconds / self.step * (self.steps - self.step) if self.step else math.inf
+        """An estimate from the pace of this loop, in seconds."""
+        done = self.step - self.began
+        return self.seconds / done * (self.steps - self.step) if done else math.inf
 
 
 class Trainer:
@@ -169,7 +171,7 @@ class Trainer:
 
         self.config = config = config if config is not None else TrainConfig()
         self._accelerator = Accelerator(cpu=config.device == "cpu")
-        self.device = self._accelerator.device if config.device == "auto" else torch.device(config.device)
+        self.device = _device(config.device, self._accelerator.device)
         self._shares = self._accelerator.num_processes * config.accumulate
         if config.batch_size % self._shares:
             raise ValueError(
@@ -179,7 +181,8 @@ class Trainer:
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         # With many processes the network is wrapped, so that its gradients are averaged over them; the model is not, so
         # that its weights keep their names. `_trained` is the model with the wrapped network in it.
-        self._network = self._accelerator.prepare_model(model.network, device_placement=False)
+        network = torch.compile(model.network) if config.compile else model.network
+        self._network = self._accelerator.prepare_model(network, device_placement=False)
         self._trained = copy.copy(model)
         self._trained._modules = {**model._modules, "network": self._network}
         self.data, self.loss, self.times = data, loss, times
@@ -194,6 +197,12 @@ class Trainer:
         self._average.requires_grad_(False).eval()
         self._generator = torch.Generator(self.device)
         self._autocast = _autocast(config.precision, self.device)
+        self._batches = Batches(data, config.batch_size, self.device, ahead=self.device.type != "cpu")
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one of many that prints and writes."""
+        return bool(self._accelerator.is_main_process)
 
     @property
     def ema(self) -> DiffusionModel:
@@ -207,7 +216,9 @@ class Trainer:
 
         A second loop goes on where the first ended.
         """
+        self._same_step_everywhere()
         started = last = time.perf_counter()
+        began = self.step
         losses: list[Tensor] = []  # since the last report
         self.model.train()
         try:
@@ -222,8 +233,9 @@ class Trainer:
                 if due_to_report:
                     now = time.perf_counter()
                     pace = len(losses) * self.config.batch_size / max(now - last, 1e-9)
-                    last, losses = now, []
-                    yield Progress(self.step, self.config.steps, loss, self._rate(), now - started, pace)
+                    losses = []
+                    yield Progress(self.step, self.config.steps, loss, self._rate(), now - started, pace, began)
+                    last = time.perf_counter()
                 if due_to_save:
                     self._save_if_new()
         except (KeyboardInterrupt, GeneratorExit):  # Ctrl-C, or a `break` or an error in the caller's loop
@@ -234,6 +246,15 @@ class Trainer:
             self._save_if_new()
         finally:
             self.model.eval()
+
+    def _same_step_everywhere(self) -> None:
+        if self._accelerator.num_processes > 1:
+            steps = self._accelerator.gather(torch.tensor([self.step], device=self.device)).tolist()
+            if len(set(steps)) > 1:
+                raise RuntimeError(
+                    f"the processes stand at different steps, {steps}: not all of them see the same checkpoint. Put "
+                    "the run's folder on a disk that all machines share."
+                )
 
     def _finite(self, loss: float, steps: int) -> float:
         """The mean loss of the last steps; a loss that is no number never reaches a checkpoint."""
@@ -257,7 +278,7 @@ class Trainer:
 
     def _train_step(self) -> Tensor:
         config = self.config
-        x_0, condition = self.data.batch(self.step, config.batch_size)
+        x_0, condition = self._batches(self.step)
         x_0 = x_0.to(self.device, non_blocking=True)
         if x_0.ndim == 4:
             x_0 = x_0.contiguous(memory_format=torch.channels_last)
@@ -310,15 +331,16 @@ class Trainer:
         self._saved_at = self.step
 
     def _write(self, folder: Path) -> None:
+        save_weights(self.ema, folder / "model.safetensors")
+        write_atomically(folder / "config.json", (json.dumps(asdict(self.config), indent=1) + "\n").encode())
         tensors: dict[str, Tensor] = {f"model.{n}": v for n, v in self.model.state_dict().items()}
         tensors |= {f"ema.{n}": v for n, v in self._average.state_dict().items()}
         for i, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{n}": v for n, v in state.items()}
         tensors["rng"] = torch.get_rng_state()  # dropout draws from the global generator
         config = json.dumps(asdict(self.config))
+        # Last: where a checkpoint says that a step is done, the other files of that step are there.
         save_tensors(folder / CHECKPOINT, tensors, {"format": FORMAT, "step": str(self.step), "config": config})
-        save_weights(self.ema, folder / "model.safetensors")
-        write_atomically(folder / "config.json", (json.dumps(asdict(self.config), indent=1) + "\n").encode())
 
     def resume(self, folder: str | os.PathLike[str]) -> Trainer:
         """Go on from a folder's checkpoint: same weights, averages, optimiser and step, and so the same next numbers.
@@ -361,6 +383,46 @@ class Trainer:
         return self
 
 
+class Batches:
+    """The batches of one step after another, each made in a thread while the device works on the one before.
+
+    A batch depends on its step alone, so that nothing changes but the waiting. On CUDA its memory is pinned, which
+    lets the copy to the device run beside the arithmetic.
+
+    Args:
+        data: where batches come from.
+        size: B, examples in a batch.
+        device: where they will go.
+        ahead: make the next one in a thread. On a CPU it would only take time from the step itself.
+    """
+
+    def __init__(self, data: Data, size: int, device: torch.device, ahead: bool) -> None:
+        self.data, self.size = data, size
+        self._pin = device.type == "cuda"
+        self._next: tuple[int, Future[tuple[Tensor, Tensor | None]]] | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        if ahead and self._pin:  # a new thread would pin for the first GPU, whatever this process works on
+            index = torch.cuda.current_device() if device.index is None else device.index
+            self._thread = ThreadPoolExecutor(1, "batches", torch.cuda.set_device, (index,))
+        elif ahead:
+            self._thread = ThreadPoolExecutor(1, "batches")
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """The batch of a step, x_0 (B, ...) and labels (B,) or None, on the CPU."""
+        if self._thread is None:
+            return self._make(step)
+        foreseen = None if self._next is None else (self._next[0], self._next[1].result())
+        batch = foreseen[1] if foreseen is not None and foreseen[0] == step else self._make(step)
+        self._next = step + 1, self._thread.submit(self._make, step + 1)
+        return batch
+
+    def _make(self, step: int) -> tuple[Tensor, Tensor | None]:
+        x_0, condition = self.data.batch(step, self.size)
+        if self._pin and x_0.device.type == "cpu":
+            x_0, condition = x_0.pin_memory(), None if condition is None else condition.pin_memory()
+        return x_0, condition
+
+
 class _Warmed:
     """Average with decay min(decay, (1 + n) / (10 + n)): young averages forget the random start quickly (TensorFlow's
     rule).
@@ -374,6 +436,22 @@ class _Warmed:
         weight = 1 - torch.clamp((1 + n) / (10 + n), max=self.decay)
         for average, current in zip(averages, currents, strict=True):
             average.lerp_(current, weight.to(average.dtype))
+
+
+def _device(name: str, found: torch.device) -> torch.device:
+    """The device of a name, ``found`` for "auto"."""
+    there = {
+        "auto": True,
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(name.partition(":")[0], False):
+        raise ValueError(
+            f"the device {name!r} was asked for, and PyTorch {torch.__version__} finds "
+            f"{', '.join(d for d in there if there[d])} here; name one of these."
+        )
+    return found if name == "auto" else torch.device(name)
 
 
 def _autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:

@@ -1,5 +1,6 @@
 """The training loop: it learns, it resumes bit for bit, and what goes wrong gets a sentence."""
 
+import functools
 import itertools
 import json
 import math
@@ -22,6 +23,7 @@ from diffusion_edu import (
     DiffusionModel,
     Fresh,
     GaussianMixture,
+    Progress,
     ResidualMLP,
     TensorData,
     TrainConfig,
@@ -33,7 +35,9 @@ from diffusion_edu import (
     mnist_5k,
     moons,
 )
+from diffusion_edu import trainer as trainer_module
 from diffusion_edu.storage import load_tensors
+from diffusion_edu.trainer import Batches
 
 
 def moons_trainer(steps=40, folder=None, **options):
@@ -269,3 +273,64 @@ def test_two_processes_have_the_losses_of_one_and_resume_as_one(tmp_path):
 def test_a_batch_that_cannot_be_shared_gets_a_sentence():
     with pytest.raises(ValueError, match="multiple of 3"):
         moons_trainer(accumulate=3)
+
+
+def test_batches_made_ahead_are_those_made_in_time():
+    data = TensorData.of(mnist_5k("test"))
+    in_time, ahead = (Batches(data, 8, torch.device("cpu"), ahead=ahead) for ahead in (False, True))
+    for step in (0, 1, 2, 7, 8, 3):  # a resumed run jumps
+        for a, b in zip(in_time(step), ahead(step), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_a_batch_that_fails_ahead_of_time_fails_in_its_own_step():
+    class Broken:
+        def batch(self, step, size):
+            if step == 2:
+                raise OSError("the disk is gone")
+            return torch.zeros(size, 2), None
+
+    batches = Batches(Broken(), 4, torch.device("cpu"), ahead=True)
+    batches(0), batches(1)
+    with pytest.raises(OSError, match="disk"):
+        batches(2)
+
+
+def test_a_compiled_network_trains_the_same_weights_under_the_same_names(monkeypatch):
+    plain = moons_trainer(5).run()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    compiled = moons_trainer(5, compile=True).run()
+    assert list(compiled.model.state_dict()) == list(plain.model.state_dict())
+    assert same(compiled.model, plain.model) and same(compiled.ema, plain.ema)
+
+
+def test_time_left_after_a_resume_counts_only_the_steps_of_this_loop():
+    report = Progress(step=950, steps=1000, loss=0.0, learning_rate=0.0, seconds=5.0, images_per_second=1.0, began=900)
+    assert report.seconds_left == 5.0  # 50 steps took 5 s, and 50 are left
+    trainer = moons_trainer(30)
+    for progress in trainer:
+        assert progress.began == 0
+        break
+    assert [progress.began for progress in trainer] == [10, 10]
+
+
+def test_the_pace_does_not_count_what_the_caller_does_with_a_report():
+    paces = []
+    for progress in moons_trainer(30):
+        paces.append(progress.images_per_second)
+        time.sleep(0.5)
+    assert min(paces[1:]) > 10 * 64 / 0.5
+
+
+def test_the_checkpoint_is_written_last(tmp_path, monkeypatch):
+    # killed before it, a run does its last steps again; killed after it, all files of that step are there
+    written = []
+    for name in ("save_tensors", "save_weights", "write_atomically"):
+        monkeypatch.setattr(trainer_module, name, lambda *args, name=name: written.append(name))
+    moons_trainer(1).save(tmp_path)
+    assert written[-1] == "save_tensors" and len(written) == 3
+
+
+def test_a_device_that_is_not_there_gets_a_sentence():
+    with pytest.raises(ValueError, match=r"'gpu' was asked for, and PyTorch .* finds auto, cpu"):
+        moons_trainer(device="gpu")
