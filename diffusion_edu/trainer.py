@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from .data import Data, seed_of
@@ -171,7 +171,7 @@ class Trainer:
 
         self.config = config = config if config is not None else TrainConfig()
         self._accelerator = Accelerator(cpu=config.device == "cpu")
-        self.device = _device(config.device, self._accelerator.device)
+        self.device = device_named(config.device, self._accelerator.device)
         self._shares = self._accelerator.num_processes * config.accumulate
         if config.batch_size % self._shares:
             raise ValueError(
@@ -192,9 +192,7 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(
             model.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
-        self._average = AveragedModel(model, multi_avg_fn=_Warmed(config.ema_decay))
-        self._average.n_averaged = self._average.n_averaged.cpu()  # read in each step: must not wait for the device
-        self._average.requires_grad_(False).eval()
+        self._average = _Average(model, config.ema_decay)
         self._generator = torch.Generator(self.device)
         self._autocast = _autocast(config.precision, self.device)
         self._batches = Batches(data, config.batch_size, self.device, ahead=self.device.type != "cpu")
@@ -423,23 +421,40 @@ class Batches:
         return x_0, condition
 
 
-class _Warmed:
+class _Average(AveragedModel):
     """Average with decay min(decay, (1 + n) / (10 + n)): young averages forget the random start quickly (TensorFlow's
     rule).
+
+    The count n stays on the CPU. PyTorch's own update copies it to the device at every step, and waits there.
     """
 
-    def __init__(self, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model)
         self.decay = decay
+        self.n_averaged = self.n_averaged.cpu()
+        self.requires_grad_(False).eval()
 
-    def __call__(self, averages: Any, currents: Any, n: Tensor | int) -> None:
-        n = torch.as_tensor(n)
-        weight = 1 - torch.clamp((1 + n) / (10 + n), max=self.decay)
-        for average, current in zip(averages, currents, strict=True):
-            average.lerp_(current, weight.to(average.dtype))
+    def update_parameters(self, model: nn.Module) -> None:
+        """One step of the average, without waiting for the device."""
+        n = self.n_averaged
+        weight = float(1 - torch.clamp((1 + n) / (10 + n), max=self.decay)) if n else 1.0
+        averages, currents = ([p.detach() for p in m.parameters()] for m in (self.module, model))
+        torch._foreach_lerp_(averages, currents, weight)
+        for average, current in zip(self.module.buffers(), model.buffers(), strict=True):
+            average.copy_(current)
+        self.n_averaged += 1
 
 
-def _device(name: str, found: torch.device) -> torch.device:
-    """The device of a name, ``found`` for "auto"."""
+def device_named(name: str, found: torch.device | None = None) -> torch.device:
+    """The device of a name.
+
+    Args:
+        name: "cpu", "cuda", "mps", or "auto".
+        found: what "auto" means; None for the first of cuda, mps, cpu that is there.
+
+    Raises:
+        ValueError: if there is no such device here.
+    """
     there = {
         "auto": True,
         "cpu": True,
@@ -451,7 +466,9 @@ def _device(name: str, found: torch.device) -> torch.device:
             f"the device {name!r} was asked for, and PyTorch {torch.__version__} finds "
             f"{', '.join(d for d in there if there[d])} here; name one of these."
         )
-    return found if name == "auto" else torch.device(name)
+    if name != "auto":
+        return torch.device(name)
+    return found or torch.device(next(d for d in ("cuda", "mps", "cpu") if there[d]))
 
 
 def _autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
