@@ -170,7 +170,7 @@ class Trainer:
         from accelerate import Accelerator  # here: importing diffusion_edu stays cheap
 
         self.config = config = config if config is not None else TrainConfig()
-        self._accelerator = Accelerator(cpu=config.device == "cpu")
+        self._accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no")  # precision is config's
         self.device = device_named(config.device, self._accelerator.device)
         self._shares = self._accelerator.num_processes * config.accumulate
         if config.batch_size % self._shares:

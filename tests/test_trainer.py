@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -358,3 +359,10 @@ def test_the_average_never_waits_for_the_device():
         with Watch():
             average.update_parameters(model)
     assert not crossings and average.n_averaged.device.type == "cpu" and average.n_averaged == 3
+
+
+def test_processes_that_see_different_checkpoints_get_a_sentence():
+    trainer = moons_trainer(5)
+    trainer._accelerator = types.SimpleNamespace(num_processes=2, gather=lambda step: torch.tensor([0, 500]))
+    with pytest.raises(RuntimeError, match=r"different steps, \[0, 500\]: .* a disk that all machines share"):
+        trainer.run()
