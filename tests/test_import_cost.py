@@ -17,6 +17,7 @@ NOT_LOADED = (
     "accelerate",
     "pandas",
     "pooch",
+    "tyro",
     "PIL",
     "requests",
 )

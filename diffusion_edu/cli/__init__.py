@@ -1,0 +1,209 @@
+"""The command line: ``diffusion-edu train``, ``sample``, ``evaluate``; also ``python -m diffusion_edu``.
+
+Notebook: ``07_training`` trains by the same recipes.
+
+    diffusion-edu train digits                      a recipe that comes with the package
+    diffusion-edu train my.toml --train.steps 500   your own, with one field set otherwise
+    diffusion-edu sample runs/digits --n 64         a grid of samples
+    diffusion-edu evaluate runs/digits --n 1000     their quality, beside that of real examples
+
+A recipe is the package's frozen records in a TOML file (``recipe``); each field is also a flag, and the help of a flag
+is the comment beside the field. What a name in it stands for is in ``names``; what a run leaves behind, in ``run``.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import torch
+
+from ..storage import save_tensors, write_atomically
+from ..trainer import TrainingDivergedError, device_named
+from .recipe import Recipe, SampleConfig, find_recipe, load_run, read_recipe, recipe_from, to_toml
+from .run import train
+from .samples import Quality, draw_samples, labels_for, measure, picture
+
+__all__ = [
+    "Quality",
+    "Recipe",
+    "SampleConfig",
+    "draw_samples",
+    "find_recipe",
+    "labels_for",
+    "load_run",
+    "main",
+    "measure",
+    "picture",
+    "read_recipe",
+    "recipe_from",
+    "to_toml",
+    "train",
+]
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Train(Recipe):
+    """Train a model by a recipe: a TOML file, or the name of one that comes with the package.
+
+    The same command goes on with a run that was broken off. Flags override the recipe; the defaults shown are the
+    recipe's own when one is named before --help.
+    """
+
+    folder: str = ""  # where the run goes; empty for runs/ and the recipe's name
+
+
+@dataclass(frozen=True)
+class Sample(SampleConfig):
+    """Draw samples from a run's folder, or from a model that comes with the package, into a PNG file."""
+
+    n: int = 64  # samples
+    # "each" (the classes in turn), "none" (no label), or labels or names of classes separated by commas
+    condition: str = "each"
+    seed: int = 0  # of the noise, drawn on the CPU: the same start on every machine
+    out: str = "samples.png"  # the grid of samples
+    tensors: str | None = None  # a safetensors file for the samples as numbers, pictures in [-1, 1], and their labels
+    columns: int = 10  # pictures in a row of the grid
+    device: str = "auto"  # "cpu", "cuda", "mps", or "auto": the first of cuda, mps, cpu that is there
+
+
+@dataclass(frozen=True)
+class Evaluate(SampleConfig):
+    """Measure samples against real test examples, beside real training examples against the same ones.
+
+    Fréchet distance and KID by the features of a classifier where the package has one for the data, else by principal
+    components of the pixels; the share that the classifier takes for what was asked, where there is one.
+    """
+
+    # samples, and real examples in each set (as many as there are, where there are fewer); compare at equal n only
+    n: int = 1000
+    seed: int = 0  # of the noise and of the choice of real examples
+    out: str | None = None  # a JSON file for the numbers
+    device: str = "auto"  # "cpu", "cuda", "mps", or "auto": the first of cuda, mps, cpu that is there
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: what was typed after ``diffusion-edu``; None for the process's own.
+
+    Returns:
+        0, or 1 where the run failed, 2 where it was asked for what cannot be, 130 where it was interrupted. The
+        reason is a sentence on stderr.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments or arguments[0] not in COMMANDS:
+        wants_help = bool(arguments) and arguments[0] in ("-h", "--help")
+        if arguments and not wants_help:
+            print(f"diffusion-edu: there is no command {arguments[0]!r}.", file=sys.stderr)
+        print(USAGE, file=sys.stdout if wants_help else sys.stderr)
+        return 0 if wants_help else 2
+    try:
+        return COMMANDS[arguments[0]](arguments[1:])
+    except (ValueError, OSError, ImportError) as error:
+        print(f"diffusion-edu: {error}", file=sys.stderr)
+        return 2
+    except TrainingDivergedError as error:
+        print(f"diffusion-edu: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        go_on = " The same command goes on from the last checkpoint." if arguments[0] == "train" else ""
+        print(f"Interrupted.{go_on}", file=sys.stderr)
+        return 130
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def _train(arguments: list[str]) -> int:
+    given, rest = _first("train RECIPE", arguments)
+    recipe = Recipe() if given is None else read_recipe(find_recipe(given))
+    asked = _parse(Train, Train(**_fields(recipe)), rest, "train RECIPE")
+    if given is None:  # only --help comes this far without a recipe
+        return 2
+    recipe = Recipe(**{field.name: getattr(asked, field.name) for field in fields(Recipe)})
+    command = shlex.join(["diffusion-edu", "train", *arguments])
+    train(recipe, asked.folder or Path("runs") / Path(given).stem, command)
+    return 0
+
+
+def _sample(arguments: list[str]) -> int:
+    given, rest = _first("sample FOLDER", arguments)
+    if given is None:
+        _parse(Sample, Sample(), rest, "sample FOLDER")
+        return 2
+    model, recipe = load_run(given)
+    asked = _parse(Sample, Sample(**_fields(recipe.sample)), rest, "sample FOLDER")
+    if asked.columns < 1 or asked.n < 1:
+        raise ValueError(f"sample got n={asked.n} and columns={asked.columns}; each must be at least 1.")
+    labels = labels_for(recipe, asked.condition, asked.n)
+    x = draw_samples(model.to(device_named(asked.device)), recipe, asked, asked.n, labels, asked.seed)
+    write_atomically(asked.out, picture(x, asked.columns))
+    print(f"{asked.n} samples in {asked.out}")
+    if asked.tensors is not None:
+        tensors = {"samples": x} if labels is None else {"samples": x, "labels": labels}
+        settings = {name: str(value) for name, value in asdict(asked).items()}
+        save_tensors(asked.tensors, tensors, {"model": given, **settings})
+        print(f"the same as numbers in {asked.tensors}")
+    return 0
+
+
+def _evaluate(arguments: list[str]) -> int:
+    given, rest = _first("evaluate FOLDER", arguments)
+    if given is None:
+        _parse(Evaluate, Evaluate(), rest, "evaluate FOLDER")
+        return 2
+    model, recipe = load_run(given)
+    asked = _parse(
+        Evaluate, Evaluate(**_fields(recipe.sample), n=recipe.evaluate.n or Evaluate.n), rest, "evaluate FOLDER"
+    )
+    quality = measure(model.to(device_named(asked.device)), recipe, asked, asked.n, asked.seed)
+    print(quality)
+    if asked.out is not None:
+        write_atomically(asked.out, (json.dumps(quality.as_dict(), indent=1) + "\n").encode())
+    return 0
+
+
+COMMANDS: Mapping[str, Callable[[list[str]], int]] = MappingProxyType(
+    {"train": _train, "sample": _sample, "evaluate": _evaluate}
+)
+
+USAGE = """\
+usage: diffusion-edu train RECIPE [flags]       train by a TOML file, or by a name such as digits
+       diffusion-edu sample FOLDER [flags]      draw samples from a run
+       diffusion-edu evaluate FOLDER [flags]    measure a run's samples against real data
+Each command explains its flags: diffusion-edu train digits --help"""
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in fields(record)}
+
+
+def _first(usage: str, arguments: list[str]) -> tuple[str | None, list[str]]:
+    """What the command is about, which comes before all flags, and the flags; None where help is asked for instead."""
+    if arguments and not arguments[0].startswith("-"):
+        return arguments[0], arguments[1:]
+    if any(flag in ("-h", "--help") for flag in arguments):
+        return None, ["--help"]
+    what = usage.split()[-1]
+    raise ValueError(f"{usage.split()[0]} takes a {what} before all flags: diffusion-edu {usage} [flags].")
+
+
+def _parse(kind: type[C], default: C, arguments: list[str], usage: str) -> C:
+    """Flags over a record: tyro makes one of each field, with the comment beside it as the help."""
+    try:
+        import tyro
+    except ImportError as error:
+        raise ImportError(
+            "the command line needs tyro, which is missing. Install it: pip install 'diffusion-edu[cli]'"
+        ) from error
+    return tyro.cli(kind, default=default, args=arguments, prog=f"diffusion-edu {usage}")

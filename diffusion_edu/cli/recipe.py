@@ -1,0 +1,390 @@
+"""A recipe: all that decides a training run, as frozen records in a TOML file.
+
+    [data]
+    set = "digits"
+
+    [train]
+    steps = 3000
+
+Each table is a record below, each key one of its fields; what a file leaves out has the field's default. A name that
+no field has, or a value of another kind, is refused with a sentence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..denoiser import DiffusionModel
+from ..loss import TimeSampler, denoising_loss
+from ..networks import ResidualMLP
+from ..storage import load_weights
+from ..trainer import Loss, TrainConfig
+from ..unet import UNet
+from .names import DATA, GRIDS, PARAMETERIZATIONS, SAMPLERS, SCHEDULES, TIMES, WEIGHTS, DataSet, choose
+
+__all__ = [
+    "DataConfig",
+    "EvaluateConfig",
+    "LogConfig",
+    "LossConfig",
+    "MLPConfig",
+    "ModelConfig",
+    "Recipe",
+    "SampleConfig",
+    "UNetConfig",
+    "differences",
+    "find_recipe",
+    "load_run",
+    "read_recipe",
+    "recipe_from",
+    "to_toml",
+]
+
+RECIPE = "recipe.toml"
+WEIGHTS_FILE = "model.safetensors"
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to train on."""
+
+    # points: moons, ring, swiss; pictures: digits, mnist_5k (both come with the installation), mnist, fashion_mnist,
+    # cifar10
+    set: str = "digits"
+    # where its files are; None looks in DIFFUSION_EDU_DATA, in the system's folders, in the cache, then fetches it
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        choose(DATA, self.set, "data.set")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is learnt: the noise, and what the network predicts."""
+
+    # alpha(t) and sigma(t): cosine, flow, ddpm_linear, ddpm_cosine, ddpm_sigmoid, vp, sub_vp, ve, edm
+    schedule: str = "cosine"
+    # the network's output: v, eps, x_0, score, velocity, edm; eps and score say nothing where alpha(1) = 0
+    predict: str = "v"
+    # tell the network the labels, so that samples can be asked for by class and guided
+    conditional: bool = True
+
+    def __post_init__(self) -> None:
+        choose(SCHEDULES, self.schedule, "model.schedule")
+        choose(PARAMETERIZATIONS, self.predict, "model.predict")
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The network for pictures."""
+
+    channels: tuple[int, ...] = (32, 48)  # features at each level, full resolution first; each level halves the sides
+    blocks: tuple[int, ...] = (1, 2)  # residual blocks at each level, down and again up; they cost most at the first
+    # fold patch x patch pixels into channels first: the work falls about as patch squared, fine grain suffers
+    patch: int = 1
+    # whether each level has attention, whose cost grows as pixels squared; None for the lowest level only
+    attention: tuple[bool, ...] | None = None
+    embedding: int = 128  # width of the vector that tells each block the noise level and the label
+    heads: int = 4  # of the attention; must divide its channels
+    dropout: float = 0.0  # share of features dropped in each block; against over-fitting in long runs
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """The network for points."""
+
+    width: int = 128  # features in each layer
+    depth: int = 3  # residual blocks, one after another
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Where training looks."""
+
+    # weight on the squared error in x_0: own (the plain error of what is predicted), simple, min_snr, elbo, edm
+    weight: str = "own"
+    # how times are drawn: stratified (uniform, evenly spread in each batch), uniform, log_normal (EDM's)
+    times: str = "stratified"
+
+    def __post_init__(self) -> None:
+        choose(WEIGHTS, self.weight, "loss.weight")
+        choose(TIMES, self.times, "loss.times")
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How samples are drawn."""
+
+    # dpmpp_2m, ddim, ancestral, ancestral_large (std = sqrt(beta)), euler, heun (two calls a step), euler_maruyama
+    sampler: str = "dpmpp_2m"
+    steps: int = 20  # from noise to data; the cost is one call of the network each. ancestral wants hundreds
+    grid: str = "uniform"  # where the steps are: uniform in t, or karras (crowded at low noise)
+    clip: bool = True  # keep x_0_hat of pictures in [-1, 1], as the data are; points are never clipped
+
+    def __post_init__(self) -> None:
+        choose(SAMPLERS, self.sampler, "the sampler")
+        choose(GRIDS, self.grid, "the grid")
+        if self.steps < 1:
+            raise ValueError(f"sampling got steps={self.steps}; it takes at least one.")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How the finished model is measured."""
+
+    # samples, against as many real test examples (or as many as there are); distances compare at equal n. 0: not at all
+    n: int = 1000
+    seed: int = 0  # of the samples and of the choice of real examples
+
+    def __post_init__(self) -> None:
+        if self.n < 0 or 0 < self.n < 3 or self.seed < 0:
+            raise ValueError(f"evaluate got n={self.n} and seed={self.seed}; give n = 0, or n >= 3, and a seed >= 0.")
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What can be watched while it trains."""
+
+    samples_every: int = 500  # steps between two grids of samples, drawn at the next report
+    samples: int = 40  # examples in a grid, the classes in turn
+    tensorboard: bool = False  # write TensorBoard's files too; needs the package tensorboard
+
+    def __post_init__(self) -> None:
+        if self.samples_every < 1 or self.samples < 1:
+            raise ValueError(
+                f"log got samples_every={self.samples_every} and samples={self.samples}; each must be at least 1."
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run, from the data to the grids of samples."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    unet: UNetConfig = UNetConfig()
+    mlp: MLPConfig = MLPConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sample: SampleConfig = SampleConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    log: LogConfig = LogConfig()
+
+    def __post_init__(self) -> None:
+        unused, used = ("mlp", "unet") if self.of_pictures else ("unet", "mlp")
+        if getattr(self, unused) != type(getattr(self, unused))():
+            raise ValueError(
+                f"the recipe sets {unused} and trains on {self.data.set}, for which the network is the one in {used}: "
+                f"set {used} instead."
+            )
+
+    @property
+    def data_set(self) -> DataSet:
+        """What ``data.set`` names."""
+        return DATA[self.data.set]
+
+    @property
+    def of_pictures(self) -> bool:
+        """Whether examples are pictures (C, H, W); else they are points (D,)."""
+        return len(self.data_set.shape) == 3
+
+    def build_model(self) -> DiffusionModel:
+        """A new model. Its random start is drawn from ``train.seed`` and leaves the global generator alone.
+
+        Raises:
+            ValueError: if the network's settings do not fit together, or it predicts what the schedule cannot use.
+        """
+        shape, classes = self.data_set.shape, len(self.data_set.classes)
+        num_classes = classes if self.model.conditional else None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.train.seed)
+            network: nn.Module
+            if self.of_pictures:
+                u = self.unet
+                network = UNet(
+                    shape[0], u.channels, u.blocks, num_classes, u.patch, u.attention, u.embedding, u.heads, u.dropout
+                )
+            else:
+                network = ResidualMLP(shape[0], self.mlp.width, self.mlp.depth, num_classes)
+            return DiffusionModel(network, SCHEDULES[self.model.schedule](), PARAMETERIZATIONS[self.model.predict]())
+
+    def build_loss(self) -> Loss:
+        """(model, x_0 (B, ...), t (B,), ...) -> (B,), with the weight of ``loss.weight``."""
+        weight = WEIGHTS[self.loss.weight]()
+
+        def loss(model: DiffusionModel, x_0: Tensor, t: Tensor, *, condition: Tensor | None, eps: Tensor) -> Tensor:
+            return denoising_loss(model, x_0, t, weight, condition, eps)
+
+        return loss
+
+    def build_times(self, model: DiffusionModel) -> TimeSampler:
+        """How a batch's times (B,) are drawn."""
+        return TIMES[self.loss.times](model.schedule)
+
+
+def find_recipe(given: str) -> Path:
+    """The file of a recipe: a path, or the name of one that comes with the package.
+
+    Raises:
+        FileNotFoundError: if there is none; it names those that there are.
+    """
+    path = Path(given)
+    if path.is_file():
+        return path
+    package = Path(__file__).resolve().parents[1]
+    shipped = {
+        file.stem: file
+        for folder in (package / "recipes", package.parent / "recipes")
+        for file in folder.glob("*.toml")
+    }
+    if given in shipped:
+        return shipped[given]
+    raise FileNotFoundError(
+        f"there is no recipe file {given}; give the path of a TOML file, or one of {', '.join(sorted(shipped))}."
+    )
+
+
+def read_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """The recipe in a TOML file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no TOML, or a table, a key or a value is none of a recipe's.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no recipe file {path}; check the path.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not TOML ({error}); mend that line, or start from one in recipes/.") from error
+    return recipe_from(table, str(path))
+
+
+def recipe_from(table: dict[str, Any], origin: str) -> Recipe:
+    """The recipe of nested tables.
+
+    Raises:
+        ValueError: if a table, a key or a value is none of a recipe's; it says which, and where.
+    """
+    return _record(Recipe, table, origin, "")
+
+
+def _record(kind: type[R], table: Any, origin: str, prefix: str) -> R:
+    name = prefix.removesuffix(".")
+    if not isinstance(table, dict):
+        raise ValueError(f"{origin}: {name} is {table!r}; it is a table, [{name}].")
+    hints = typing.get_type_hints(kind)
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise ValueError(
+                f"{origin}: there is no {prefix}{key}; {f'[{name}]' if name else 'a recipe'} has {', '.join(known)}."
+                + (f" Did you mean {near[0]}?" if near else "")
+            )
+    values = {
+        key: _record(hints[key], value, origin, f"{prefix}{key}.")
+        if is_dataclass(hints[key])
+        else _value(hints[key], value, f"{origin}: {prefix}{key}")
+        for key, value in table.items()
+    }
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from error
+
+
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes"}
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    if isinstance(kind, types.UnionType):  # X | None: TOML has no None, and leaving the key out says it
+        (kind,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        if not isinstance(value, list):
+            raise ValueError(f"{where} is {value!r}; it is a list, each item {_WORDS[item]}.")
+        return tuple(_value(item, part, where) for part in value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{where} is {value!r}; it is {_WORDS[kind]}.")
+    return value
+
+
+def to_toml(recipe: Recipe) -> str:
+    """A recipe as a TOML file that ``read_recipe`` reads back: every field but those that are None."""
+    lines = []
+    for table in fields(recipe):
+        record = getattr(recipe, table.name)
+        if table.name == ("mlp" if recipe.of_pictures else "unet"):
+            continue
+        lines.append(f"[{table.name}]")
+        for f in fields(record):
+            value = getattr(record, f.name)
+            if value is not None:
+                lines.append(f"{f.name} = {_toml(value)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    # JSON's true, 3 and "text" are TOML's too
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+def differences(a: Recipe, b: Recipe) -> list[str]:
+    """The names of the fields in which two recipes differ, such as "train.steps"."""
+    return [
+        f"{table.name}.{f.name}"
+        for table in fields(a)
+        for f in fields(getattr(a, table.name))
+        if getattr(getattr(a, table.name), f.name) != getattr(getattr(b, table.name), f.name)
+    ]
+
+
+def load_run(where: str | os.PathLike[str]) -> tuple[DiffusionModel, Recipe]:
+    """The model with averaged weights, in eval mode on the CPU, and the recipe of a run.
+
+    Args:
+        where: a run's folder, or the name of a model that comes with the package.
+
+    Raises:
+        FileNotFoundError: if there is no such run.
+        ValueError: if its files are damaged or do not belong together.
+    """
+    folder = Path(where)
+    if not folder.is_dir():
+        shipped = Path(str(resources.files("diffusion_edu"))) / "assets" / "models"
+        folder = shipped / folder if len(folder.parts) == 1 else folder
+        if not folder.is_dir():
+            names = sorted(path.parent.name for path in shipped.glob(f"*/{RECIPE}"))
+            raise FileNotFoundError(
+                f"there is no folder {where}; give the folder of a run (diffusion-edu train makes one)"
+                + (f", or one of the models that come with the package: {', '.join(names)}." if names else ".")
+            )
+    for name in (RECIPE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} holds no {name}: it is no run's folder, or its training has not yet come to its first "
+                "checkpoint. diffusion-edu train RECIPE makes one."
+            )
+    recipe = read_recipe(folder / RECIPE)
+    model = recipe.build_model()
+    load_weights(model, folder / WEIGHTS_FILE)
+    return model.eval().requires_grad_(False), recipe

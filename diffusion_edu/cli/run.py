@@ -1,0 +1,288 @@
+"""A training run and the folder that it leaves.
+
+    recipe.toml               what was asked for; also a recipe to start again from
+    metrics.csv               step, loss, learning rate, seconds, images per second
+    samples.png               the newest samples, while it trains and after
+    samples/000500.png        the samples of each time
+    model.safetensors         the averaged weights: sample with these
+    checkpoint.safetensors    weights, averages, optimiser, step: what a resumed run goes on from
+    weights.safetensors       the last weights as they are, not averaged; at the end
+    README.md                 the model card; at the end
+
+The same command starts a run, goes on with one that was broken off, and finishes one that was killed at its end. A
+file is written beside its place and renamed, and the log is cut back to the checkpoint, so that a kill at any moment
+costs the steps since the last checkpoint and nothing else.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import platform
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from .. import trainer as trainer_module
+from ..data import Data
+from ..storage import save_weights, write_atomically
+from ..trainer import Progress, Trainer
+from .recipe import RECIPE, WEIGHTS_FILE, Recipe, differences, read_recipe, to_toml
+from .samples import Quality, draw_samples, labels_for, load_drawing, measure, picture
+
+__all__ = ["Log", "train"]
+
+CARD = "README.md"
+# What may change between the start of a run and its end without its being another run.
+FREE = ("train.device", "train.compile", "train.accumulate", "train.log_every", "train.save_every", "data.folder")
+
+
+def train(recipe: Recipe, folder: str | os.PathLike[str], command: str) -> Trainer:
+    """Train as the recipe says, going on where the folder's last checkpoint stands.
+
+    Args:
+        recipe: what to do.
+        folder: where everything goes; a run of the same recipe, an empty folder, or none yet.
+        command: what was typed, for the model card.
+
+    Returns:
+        the trainer, all steps done.
+
+    Raises:
+        ValueError: if the folder holds something else or a run of another recipe, or a setting does not fit.
+        OSError: if the folder cannot be written.
+        TrainingDivergedError: if the loss is no longer a number; the last checkpoint is intact.
+        KeyboardInterrupt: on Ctrl-C, after a checkpoint.
+    """
+    folder = Path(folder)
+    _same_run(recipe, folder)
+    load_drawing()  # what is missing is said now and not after hours
+    writer = _tensorboard() if recipe.log.tensorboard else None
+    data = _load(recipe)
+    model = recipe.build_model()
+    torch.manual_seed(recipe.train.seed)  # dropout draws from the global generator
+    trainer = Trainer(model, data, recipe.build_loss(), recipe.train, times=recipe.build_times(model), folder=folder)
+    if (folder / trainer_module.CHECKPOINT).exists():
+        trainer.resume(folder)
+    if not trainer.is_main:
+        return trainer.run()
+
+    if trainer.step >= recipe.train.steps and (folder / CARD).exists():
+        print(f"{folder} holds this run, finished: see {folder / CARD}", file=sys.stderr)
+        return trainer
+    _tidy(folder)
+    write_atomically(folder / RECIPE, to_toml(recipe).encode())
+    log = Log(folder / "metrics.csv", trainer.step)
+    board = None if writer is None else writer(str(folder / "tensorboard"), purge_step=trainer.step + 1)
+    if trainer.step:
+        print(f"Going on from step {trainer.step} of {recipe.train.steps} in {folder}", file=sys.stderr)
+    with tqdm(total=recipe.train.steps, initial=trainer.step, unit="step", smoothing=0.1) as bar:
+        shown = trainer.step // recipe.log.samples_every
+        for progress in trainer:
+            log.add(progress)
+            bar.set_postfix_str(f"loss {progress.loss:.4f}, {progress.images_per_second:.0f} examples/s")
+            bar.update(progress.step - bar.n)
+            if board is not None:
+                board.add_scalar("loss", progress.loss, progress.step)
+                board.add_scalar("learning_rate", progress.learning_rate, progress.step)
+                board.add_scalar("examples_per_second", progress.images_per_second, progress.step)
+            if progress.step // recipe.log.samples_every > shown or progress.step == progress.steps:
+                shown = progress.step // recipe.log.samples_every
+                _show(trainer, recipe, folder)
+    if board is not None:
+        board.close()
+    _finish(trainer, recipe, folder, command, log)
+    return trainer
+
+
+class Log:
+    """The metrics as rows of a CSV file, readable while they grow.
+
+    Args:
+        path: of the file; an older one is cut back to the rows up to ``step``, and half a last line is dropped.
+        step: where training goes on.
+    """
+
+    COLUMNS = ("step", "loss", "learning_rate", "seconds", "examples_per_second")
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        kept: list[list[str]] = []
+        if path.is_file():
+            whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+            kept = [row for row in list(csv.reader(whole.splitlines()))[1:] if _is_row(row) and int(row[0]) <= step]
+        self.rows = kept
+        self._before = float(kept[-1][3]) if kept else 0.0
+        write_atomically(path, "".join(map(_line, [self.COLUMNS, *kept])).encode())
+
+    @property
+    def seconds(self) -> float:
+        """Training seconds so far, those of the loops before this one included."""
+        return float(self.rows[-1][3]) if self.rows else 0.0
+
+    def add(self, progress: Progress) -> None:
+        """One more row, written at once."""
+        row = [
+            str(progress.step),
+            repr(progress.loss),
+            repr(progress.learning_rate),
+            f"{self._before + progress.seconds:.3f}",
+            f"{progress.images_per_second:.1f}",
+        ]
+        self.rows.append(row)
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            file.write(_line(row))
+
+
+def _line(row: Any) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerow(row)
+    return out.getvalue()
+
+
+def _is_row(row: list[str]) -> bool:
+    return len(row) == len(Log.COLUMNS) and row[0].isdigit()
+
+
+def _same_run(recipe: Recipe, folder: Path) -> None:
+    """Refuse a folder that holds something else."""
+    if (folder / RECIPE).is_file():
+        before = read_recipe(folder / RECIPE)
+        changed = [
+            name
+            for name in differences(before, recipe)
+            if name not in FREE and name.partition(".")[0] not in ("sample", "evaluate", "log")
+        ]
+        if changed:
+            table, _, key = changed[0].partition(".")
+            there, here = (getattr(getattr(r, table), key) for r in (before, recipe))
+            raise ValueError(
+                f"{folder} holds a run of another recipe: {changed[0]} is {there!r} there and {here!r} here"
+                + (f", and so differ {', '.join(changed[1:])}" if changed[1:] else "")
+                + ". Go on with the recipe that is there, or give another --folder."
+            )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty and holds no run; give another --folder.")
+
+
+def _tidy(folder: Path) -> None:
+    """Take away what a killed process was writing beside its files."""
+    for name in (trainer_module.CHECKPOINT, WEIGHTS_FILE, "weights.safetensors", "config.json", RECIPE, CARD):
+        for beside in folder.glob(f".{name}.*"):
+            beside.unlink(missing_ok=True)
+    for beside in [*folder.glob(".samples.png.*"), *folder.glob(".metrics.csv.*"), *folder.glob("samples/.*.png.*")]:
+        beside.unlink(missing_ok=True)
+
+
+def _load(recipe: Recipe) -> Data:
+    """The training data; of many processes on a machine the first fetches them, where they must be fetched."""
+    turn: Any = nullcontext()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        turn = PartialState(cpu=recipe.train.device == "cpu").local_main_process_first()
+    try:
+        with turn:
+            return recipe.data_set.training(recipe.data.folder, recipe.train.seed)
+    except RuntimeError as error:  # a download that failed says why, and what to do
+        raise OSError(str(error)) from error
+
+
+def _tensorboard() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            "log.tensorboard needs the package tensorboard, which is missing. Install it: pip install tensorboard. Or "
+            "leave it out: metrics.csv has the same numbers."
+        ) from error
+    return SummaryWriter
+
+
+def _show(trainer: Trainer, recipe: Recipe, folder: Path) -> None:
+    """Samples from the averaged weights as they are now: always from the same noise, so that one sees them improve."""
+    n = recipe.log.samples if recipe.of_pictures else max(1000, recipe.log.samples)
+    labels = labels_for(recipe, "each", n)
+    x = draw_samples(trainer.ema, recipe, recipe.sample, n, labels, seed=0)
+    content = picture(x)
+    for path in (folder / "samples" / f"{trainer.step:06d}.png", folder / "samples.png"):
+        write_atomically(path, content)
+
+
+def _finish(trainer: Trainer, recipe: Recipe, folder: Path, command: str, log: Log) -> None:
+    if not (folder / "samples.png").exists():
+        _show(trainer, recipe, folder)
+    save_weights(trainer.model, folder / "weights.safetensors")
+    quality = None
+    if recipe.evaluate.n:
+        print(f"Measuring {recipe.evaluate.n} samples", file=sys.stderr)
+        quality = measure(trainer.ema, recipe, recipe.sample, recipe.evaluate.n, recipe.evaluate.seed)
+        print(quality, file=sys.stderr)
+    write_atomically(folder / CARD, _card(trainer, recipe, command, log, quality).encode())
+    print(f"Done. The model, its log, its samples and its card are in {folder}", file=sys.stderr)
+
+
+def _card(trainer: Trainer, recipe: Recipe, command: str, log: Log, quality: Quality | None) -> str:
+    """The model card, in Markdown."""
+    shape, classes = recipe.data_set.shape, recipe.data_set.classes
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    of = "pictures" if recipe.of_pictures else "points"
+    device = (
+        torch.cuda.get_device_name(trainer.device)
+        if trainer.device.type == "cuda"
+        else f"{trainer.device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+    )
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    labels = (
+        f"{len(classes)} classes ({', '.join(classes)}), hidden in {recipe.train.label_drop:.0%} of the examples, so "
+        "that samples can be asked for by class or without one"
+        if recipe.model.conditional
+        else "not used"
+    )
+    if quality is None:
+        measured = "Not measured (evaluate.n = 0)."
+    else:
+        table = ["| measure | samples | real training examples |", "|---|---|---|"]
+        table += [f"| {' | '.join(row)} |" for row in quality.rows()]
+        measured = "\n".join(table) + (
+            f"\n\nEach to real test examples, in {quality.features}. Distances compare only at equal n and features. "
+            f"Samples by {quality.sampling}."
+        )
+    loss = f"{float(log.rows[-1][1]):.4f}" if log.rows else "not logged"
+    return f"""# A diffusion model of {recipe.data.set}
+
+A {"U-Net" if recipe.of_pictures else "residual MLP"} with {parameters:,} parameters that predicts \
+{recipe.model.predict} under the {recipe.model.schedule} schedule.
+
+```sh
+{command}
+```
+
+- **Data**: the training split of `{recipe.data.set}`, {of} of shape {shape}. Its source and licence are in the \
+documentation of `diffusion_edu.data`.
+- **Labels**: {labels}.
+- **Training**: {recipe.train.steps:,} steps of {recipe.train.batch_size} examples, {log.seconds:.0f} seconds on \
+{device}{f", {processes} processes" if processes > 1 else ""}, precision {recipe.train.precision}, PyTorch \
+{torch.__version__}.
+- **Loss** over the last {recipe.train.log_every} steps: {loss}.
+
+## Measured quality
+
+{measured}
+
+## Use
+
+```sh
+diffusion-edu sample FOLDER --n 64 --steps {recipe.sample.steps}
+diffusion-edu evaluate FOLDER --n 2000
+```
+
+`model.safetensors` holds the averaged weights that these numbers are of, `weights.safetensors` the last ones, and
+`recipe.toml` everything that was set. A model of this size is for learning how diffusion works. It was not examined
+for what its samples could be misused for, or for what its training data leave out.
+"""

@@ -1,0 +1,221 @@
+"""Samples of a trained model: drawn, shown, measured."""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data import seeded
+from ..denoiser import Denoiser, DiffusionModel, Treated, clip_x_0
+from ..metrics import Distance, Estimate, agreement, frechet_distance, kid
+from ..process import prior
+from ..sampler import sample
+from .names import GRIDS, SAMPLERS, SCHEDULES, choose
+from .recipe import Recipe, SampleConfig
+
+__all__ = ["Quality", "draw_samples", "labels_for", "load_drawing", "measure", "picture"]
+
+BATCH = 250  # samples at a time: fixed, so that a seed means the same samples wherever memory allows it
+
+
+def labels_for(recipe: Recipe, condition: str, n: int) -> Tensor | None:
+    """The labels (n,) to ask for, or None for a model without labels or samples without one.
+
+    Args:
+        recipe: of the model.
+        condition: "each" (the classes in turn), "none", or labels or names of classes separated by commas.
+        n: how many.
+
+    Raises:
+        ValueError: if the model has no such class, or no labels at all.
+    """
+    classes = recipe.data_set.classes
+    if condition == "none" or (condition == "each" and not recipe.model.conditional):
+        return None
+    if not recipe.model.conditional:
+        raise ValueError(
+            f"condition is {condition!r}, and this model was trained without labels; leave condition out, or train one "
+            "with model.conditional = true."
+        )
+    number = {name.lower(): k for k, name in enumerate(classes)} | {str(k): k for k in range(len(classes))}
+    asked = range(len(classes))
+    if condition != "each":
+        names = [name.strip().lower() for name in condition.split(",")]
+        asked = [choose(number, name, "a class in condition") for name in names]  # type: ignore[assignment]
+    return torch.tensor(asked)[torch.arange(n) % len(asked)]
+
+
+@torch.no_grad()
+def draw_samples(
+    model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: int, condition: Tensor | None, seed: int
+) -> Tensor:
+    """n samples (n, ...), float32 on the CPU, from the device that the model is on.
+
+    The noise is drawn on the CPU, so that a seed means the same start everywhere, and global generators are left alone.
+
+    Args:
+        model: in eval mode.
+        recipe: of the model.
+        settings: sampler, steps, grid.
+        n: how many, >= 1.
+        condition: labels (n,), or None.
+        seed: of the noise, >= 0.
+
+    Raises:
+        ValueError: if n or the seed is out of range, or the sampler cannot start where the schedule ends.
+    """
+    if n < 1 or seed < 0:
+        raise ValueError(f"sampling got n={n} and seed={seed}; give at least one sample, and a seed from 0 up.")
+    denoiser: Denoiser = Treated(model, clip_x_0) if settings.clip and recipe.of_pictures else model
+    device = next(model.parameters()).device
+    schedule = SCHEDULES[recipe.model.schedule]()  # on the CPU, where grids of times live
+    grid = GRIDS[settings.grid](schedule, settings.steps)
+    step, generator = SAMPLERS[settings.sampler](), seeded(seed)
+    parts = []
+    for k in range(0, n, BATCH):
+        shape = (min(BATCH, n - k), *recipe.data_set.shape)
+        labels = None if condition is None else condition[k : k + BATCH].to(device)
+        x = prior(schedule, shape, generator).to(device)
+        parts.append(sample(step, denoiser, x, grid, labels, generator).float().cpu())
+    return torch.cat(parts)
+
+
+def load_drawing() -> tuple[Any, Any]:
+    """Matplotlib's ``Figure`` and the module ``viz``: loaded when something is drawn, and not before.
+
+    Raises:
+        ImportError: if matplotlib or Pillow is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+
+        from .. import viz
+    except ImportError as error:
+        raise ImportError(
+            f"drawing samples needs {error.name}, which is missing. Install it: pip install 'diffusion-edu[cli]'"
+        ) from error
+    return Figure, viz
+
+
+def picture(x: Tensor, columns: int = 10) -> bytes:
+    """A PNG file of pictures (N, C, H, W) as a grid, or of points (N, 2) as a cloud.
+
+    Raises:
+        ImportError: if matplotlib or Pillow is missing.
+    """
+    Figure, viz = load_drawing()
+    if x.ndim == 4:
+        content: bytes = viz.png_bytes(viz.tile(x, columns))
+        return content
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    viz.scatter(x, figure.subplots(), "learnt", title=f"{len(x)} samples")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good samples are, beside what real examples get.
+
+    Args:
+        frechet: with its real-to-real floor and n.
+        kid, kid_floor: of samples and of real training examples, both to the same real test examples.
+        agreement, agreement_real: the share of samples, and of real test examples, that a classifier takes for what
+            they should be; None without labels or classifier.
+        features: what was measured, in words.
+        sampling: how the samples were drawn, in words.
+        seconds: for drawing the samples.
+    """
+
+    frechet: Distance
+    kid: Estimate
+    kid_floor: Estimate
+    agreement: float | None
+    agreement_real: float | None
+    features: str
+    sampling: str
+    seconds: float
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(measure, of the samples, of real examples), in words."""
+        rows = [
+            (f"Fréchet distance, n = {self.frechet.n}", f"{self.frechet.value:.4g}", f"{self.frechet.floor:.4g}"),
+            (
+                f"KID ± standard error, n = {self.frechet.n}",
+                f"{self.kid.value:.3g} ± {self.kid.standard_error:.2g}",
+                f"{self.kid_floor.value:.3g} ± {self.kid_floor.standard_error:.2g}",
+            ),
+        ]
+        if self.agreement is not None and self.agreement_real is not None:
+            rows.append(("classifier agrees with the label", f"{self.agreement:.3f}", f"{self.agreement_real:.3f}"))
+        return rows
+
+    def __str__(self) -> str:
+        """A line for each measure."""
+        lines = [f"{name}: {value} (real examples: {floor})" for name, value, floor in self.rows()]
+        return "\n".join([*lines, f"measured in {self.features}", f"samples by {self.sampling}, {self.seconds:.1f} s"])
+
+    def as_dict(self) -> dict[str, Any]:
+        """All numbers by name, for JSON."""
+        return {
+            "n": self.frechet.n,
+            "frechet": self.frechet.value,
+            "frechet_real": self.frechet.floor,
+            "kid": self.kid.value,
+            "kid_standard_error": self.kid.standard_error,
+            "kid_real": self.kid_floor.value,
+            "kid_real_standard_error": self.kid_floor.standard_error,
+            "agreement": self.agreement,
+            "agreement_real": self.agreement_real,
+            "features": self.features,
+            "sampling": self.sampling,
+            "seconds": self.seconds,
+        }
+
+
+def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: int, seed: int) -> Quality:
+    """Samples against real test examples, and real training examples against the same ones.
+
+    The labels asked for are those of the test examples, so that the shares of the classes are equal.
+
+    Args:
+        model: in eval mode.
+        recipe: of the model.
+        settings: how to draw the samples.
+        n: examples in each set, >= 3; as many as there are, where there are fewer.
+        seed: of the samples and of the choice of real examples.
+
+    Raises:
+        ValueError: if n is below 3, or the samples are not finite.
+    """
+    if n < 3:
+        raise ValueError(f"a distance of two sets got n={n}; it needs at least 3 examples in each.")
+    data, folder = recipe.data_set, recipe.data.folder
+    reference, labels = data.real("test", n, folder, seed)
+    n = len(reference)
+    other, _ = data.real("train", n, folder, seed)
+    features = data.features(folder)
+
+    start = time.perf_counter()
+    samples = draw_samples(model, recipe, settings, n, labels if recipe.model.conditional else None, seed)
+    seconds = time.perf_counter() - start
+    f_samples, said = features.of(samples)
+    f_reference, said_of_real = features.of(reference)
+    f_other, _ = features.of(other)
+    asked = recipe.model.conditional and said is not None and said_of_real is not None
+    return Quality(
+        Distance(frechet_distance(f_samples, f_reference), frechet_distance(f_other, f_reference), n),
+        kid(f_samples, f_reference),
+        kid(f_other, f_reference),
+        agreement(said, labels) if asked and said is not None else None,
+        agreement(said_of_real, labels) if asked and said_of_real is not None else None,
+        features.words,
+        f"{settings.sampler}, {settings.steps} steps, {settings.grid} grid",
+        seconds,
+    )

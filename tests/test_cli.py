@@ -1,0 +1,617 @@
+"""The command line: recipes and flags, what a run leaves, resume after a kill, many processes, and what goes wrong."""
+
+import csv
+import dataclasses
+import importlib
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from diffusion_edu import FlowSchedule, ImageSet, TrainConfig, Trainer, ancestral, transition_std
+from diffusion_edu.cli import (
+    Recipe,
+    draw_samples,
+    find_recipe,
+    labels_for,
+    load_run,
+    main,
+    measure,
+    names,
+    read_recipe,
+    recipe,
+    recipe_from,
+    samples,
+    to_toml,
+)
+from diffusion_edu.cli.run import Log
+from diffusion_edu.storage import load_tensors, save_tensors
+from diffusion_edu.trainer import Progress
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
+TINY = """
+[data]
+set = "moons"
+[mlp]
+width = 16
+depth = 1
+[train]
+steps = 60
+batch_size = 16
+log_every = 5
+save_every = 5
+device = "cpu"
+[sample]
+steps = 4
+[log]
+samples_every = 20
+[evaluate]
+n = 20
+"""
+LEFT = {
+    "recipe.toml",
+    "metrics.csv",
+    "samples.png",
+    "samples",
+    "model.safetensors",
+    "weights.safetensors",
+    "checkpoint.safetensors",
+    "config.json",
+    "README.md",
+}
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """The path of a recipe that runs in a second."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a finished tiny run."""
+    root = tmp_path_factory.mktemp("trained")
+    (root / "tiny.toml").write_text(TINY)
+    assert main(["train", str(root / "tiny.toml"), "--folder", str(root / "run")]) == 0
+    return root / "run"
+
+
+@pytest.fixture
+def small_sets(monkeypatch):
+    """Every set of pictures is a few random ones with its channels, 8x8: nothing is fetched, and steps are cheap."""
+
+    def tiny_set(row):
+        shape = (row.shape[0], 8, 8)
+
+        def load(split, folder):
+            images = torch.randint(0, 256, (12, *shape), dtype=torch.uint8)
+            return ImageSet(images, torch.arange(12) % len(row.classes), row.classes)
+
+        return dataclasses.replace(row, load=load, shape=shape)
+
+    rows = {name: tiny_set(row) if isinstance(row, names.Pictures) else row for name, row in names.DATA.items()}
+    monkeypatch.setattr(recipe, "DATA", rows)
+
+
+def losses(folder):
+    """{step: loss} of a run's log, in which every step is once and in order."""
+    with (folder / "metrics.csv").open() as file:
+        rows = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+    assert all(a[0] < b[0] for a, b in itertools.pairwise(rows))
+    return dict(rows)
+
+
+def same_files(a, b):
+    """Whether two runs ended with the same numbers, bit for bit."""
+    for name in ("checkpoint.safetensors", "model.safetensors", "weights.safetensors"):
+        (one, _), (other, _) = load_tensors(a / name), load_tensors(b / name)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one), name
+    assert losses(a) == losses(b)
+    assert (a / "samples.png").read_bytes() == (b / "samples.png").read_bytes()
+    return True
+
+
+# Recipes
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_each_recipe_parses_and_runs_two_steps_on_a_tiny_set(path, small_sets):
+    given = read_recipe(path)
+    assert recipe_from(tomllib.loads(to_toml(given)), "its own text") == given
+    cheap = {"steps": 2, "batch_size": 1, "log_every": 1, "device": "cpu", "precision": "fp32", "compile": False}
+    config = dataclasses.replace(given.train, **cheap)
+    model = given.build_model()
+    data = given.data_set.training(None, 0)
+    trainer = Trainer(model, data, given.build_loss(), config, times=given.build_times(model))
+    assert [progress.step for progress in trainer] == [1, 2]
+
+
+def test_recipes_are_the_six_that_the_readme_names_and_are_found_by_name():
+    assert {path.stem for path in RECIPES} == {
+        "moons",
+        "digits",
+        "mnist",
+        "fashion_mnist",
+        "fashion_mnist_large",
+        "cifar10",
+    }
+    assert all(find_recipe(path.stem) == path for path in RECIPES)
+
+
+def test_cifar10_has_the_numbers_of_edm():
+    given = read_recipe(find_recipe("cifar10"))
+    assert given.train.steps * given.train.batch_size == 200_000_000
+    assert_close(given.train.ema_decay, 2 ** (-512 / 500_000), atol=5e-6, rtol=0)
+    assert given.model.conditional and given.data_set.shape == (3, 32, 32)
+    with torch.device("meta"):
+        u = given.unet
+        network = recipe.UNet(3, u.channels, u.blocks, 10, u.patch, u.attention, u.embedding, u.heads, u.dropout)
+    assert 45e6 < sum(p.numel() for p in network.parameters()) < 65e6  # theirs has 55.7 million
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[train]\nstepz = 3", r"there is no train\.stepz; \[train\] has steps, .* Did you mean steps\?"),
+        ("[trian]\nsteps = 3", r"there is no trian; a recipe has .* Did you mean train\?"),
+        ("train = 3", r"train is 3; it is a table, \[train\]"),
+        ("[train]\nsteps = 'many'", r"train\.steps is 'many'; it is a whole number"),
+        ("[train]\nsteps = 2.5", r"train\.steps is 2\.5; it is a whole number"),
+        ("[train]\nsteps = true", r"train\.steps is True; it is a whole number"),
+        ("[train]\nsteps = 0", r"TrainConfig got steps=0"),
+        ("[unet]\nchannels = 3", r"unet\.channels is 3; it is a list, each item a whole number"),
+        ("[unet]\nattention = [1]", r"unet\.attention is 1; it is true or false"),
+        ("[data]\nset = 'mnits'", r"data\.set is 'mnits'; it is one of .* Did you mean mnist\?"),
+        ("[model]\nschedule = 'cosin'", r"model\.schedule is 'cosin'; .* Did you mean cosine\?"),
+        ("[sample]\nsampler = 'plms'", r"the sampler is 'plms'; it is one of dpmpp_2m, ddim"),
+        ("[sample]\nsteps = 0", r"steps=0; it takes at least one"),
+        ("[evaluate]\nn = 2", r"give n = 0, or n >= 3"),
+        ("[mlp]\nwidth = 64", r"sets mlp and trains on digits, for which the network is the one in unet"),
+        ("[data]\nset = 'moons'\n[unet]\npatch = 2", r"sets unet and trains on moons"),
+        ("[train\nsteps = 3", r"is not TOML .* mend that line"),
+    ],
+)
+def test_a_wrong_recipe_gets_a_sentence_with_its_place(tmp_path, text, sentence, capsys):
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    assert main(["train", str(path), "--folder", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert re.search(sentence, said) and said.startswith(f"diffusion-edu: {path}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_read_back_is_the_same_with_any_name_in_it():
+    given = recipe_from(
+        {"data": {"folder": 'C:\\new "data"/\u00fc\U0001f600'}, "unet": {"attention": [True, False]}}, ""
+    )
+    assert recipe_from(tomllib.loads(to_toml(given)), "") == given
+
+
+def test_a_number_may_be_written_without_a_point():
+    assert recipe_from({"train": {"learning_rate": 1}}, "").train.learning_rate == 1.0
+
+
+# Names
+
+
+def test_every_name_makes_what_it_says():
+    for schedule in names.SCHEDULES.values():
+        made = schedule()
+        for table in (names.TIMES, names.GRIDS):
+            for row in table.values():
+                row(made) if table is names.TIMES else row(made, 4)
+    for table in (names.PARAMETERIZATIONS, names.WEIGHTS, names.SAMPLERS):
+        for row in table.values():
+            row()
+    assert isinstance(names.SCHEDULES["flow"](), FlowSchedule)
+    assert names.SAMPLERS["ancestral_large"]().__qualname__ == ancestral(transition_std).__qualname__
+
+
+@pytest.mark.parametrize("name", ["moons", "ring", "swiss", "digits", "mnist_5k"])
+def test_a_data_set_is_what_its_row_says(name):
+    row = names.DATA[name]
+    x, labels = row.training(None, 0).batch(0, 64)
+    real, real_labels = row.real("test", 100, None, 0)
+    assert x.shape == (64, *row.shape) and real.shape == (100, *row.shape) and x.dtype == real.dtype == torch.float32
+    assert 0 <= min(labels.min(), real_labels.min()) and max(labels.max(), real_labels.max()) < len(row.classes)
+    features, said = row.features(None).of(real)
+    assert features.shape[0] == 100 and features.ndim == 2
+    assert said is None or (said == real_labels).double().mean() > 0.9
+    if isinstance(row, names.Pictures):
+        assert row.load("test", None).names == row.classes
+
+
+@pytest.mark.parametrize("sampler", [name for name in names.SAMPLERS if name != "euler_maruyama"])
+@pytest.mark.parametrize("grid", names.GRIDS)
+def test_every_sampler_draws_from_a_run_on_every_grid(trained, sampler, grid):
+    model, given = load_run(trained)
+    settings = dataclasses.replace(given.sample, sampler=sampler, grid=grid)
+    x = draw_samples(model, given, settings, 5, labels_for(given, "each", 5), seed=0)
+    assert x.shape == (5, 2) and bool(x.isfinite().all())
+
+
+# Flags
+
+
+def test_help_explains_every_field(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["train", "moons", "--help"])
+    assert end.value.code == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for table in dataclasses.fields(Recipe):
+        for field in dataclasses.fields(getattr(Recipe(), table.name)):
+            flag = f"--{table.name}.{field.name}".replace("_", "-")
+            words = re.search(rf"{re.escape(flag)}[ ,](.*?)\(default", said)
+            assert words and len(re.findall(r"[a-z]{3,}", words[1])) >= 3, f"{flag} has no help"
+    assert "(default: 3000)" in said, "the defaults are those of the recipe named"
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_help_of_the_other_commands_needs_no_run(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0 and "--sampler" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", ["", "fly", "train", "train nope", "sample nope", "evaluate .", "sample --n 3"])
+def test_a_wrong_command_gets_a_sentence(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments.split()) == 2
+    said = capsys.readouterr().err
+    assert "diffusion-edu" in said and len(said) > 60 and "Traceback" not in said
+
+
+def test_a_flag_misspelt_or_out_of_range_names_the_right_one(tiny, capsys):
+    for flags, said in ((["--train.stepz", "3"], "--train.steps"), (["--train.steps", "0"], "must be from 1")):
+        with pytest.raises(SystemExit) as end:
+            main(["train", tiny, *flags])
+        assert end.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_the_module_runs_as_a_program():
+    run = subprocess.run([sys.executable, "-m", "diffusion_edu", "--help"], capture_output=True, text=True)
+    assert run.returncode == 0 and "usage: diffusion-edu train RECIPE" in run.stdout
+
+
+@pytest.mark.parametrize(("missing", "flags"), [("tyro", []), ("torch.utils.tensorboard", ["--log.tensorboard"])])
+def test_a_missing_library_gets_a_sentence(tiny, tmp_path, monkeypatch, capsys, missing, flags):
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert main(["train", tiny, "--folder", str(tmp_path / "run"), *flags]) == 2
+    assert "missing. Install it: pip install" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+# What a run leaves
+
+
+def test_a_finished_run_is_complete(trained):
+    assert {path.name for path in trained.iterdir()} == LEFT
+    assert read_recipe(trained / "recipe.toml") == read_recipe(trained.parent / "tiny.toml")
+    assert list(losses(trained)) == list(range(5, 61, 5))
+    assert sorted(path.name for path in (trained / "samples").iterdir()) == [f"{k:06d}.png" for k in (20, 40, 60)]
+    Image.open(trained / "samples.png").verify()
+    last, _ = load_tensors(trained / "weights.safetensors")
+    checkpoint, metadata = load_tensors(trained / "checkpoint.safetensors")
+    assert metadata["step"] == "60" and all(torch.equal(value, checkpoint[f"model.{k}"]) for k, value in last.items())
+    assert any(key.startswith("optimizer.") for key in checkpoint)
+
+
+def test_the_card_says_command_data_seconds_and_measured_quality(trained):
+    card = (trained / "README.md").read_text()
+    for words in ("diffusion-edu train", "tiny.toml --folder", "`moons`", "60 steps of 16 examples", "seconds on"):
+        assert words in card
+    assert re.search(r"\| Fréchet distance, n = 20 \| [\d.e-]+ \| [\d.e-]+ \|", card)
+    assert re.search(r"\| KID ± standard error, n = 20 \| \S+ ± \S+ \| \S+ ± \S+ \|", card)
+    assert re.search(r"\| classifier agrees with the label \| 0\.\d+ \| [01]\.\d+ \|", card)
+
+
+def test_a_finished_run_is_left_alone(trained, capsys):
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
+    assert main(["train", str(trained.parent / "tiny.toml"), "--folder", str(trained)]) == 0
+    assert "finished" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
+
+
+def test_a_folder_of_another_run_or_with_other_things_is_refused(trained, tiny, tmp_path, capsys):
+    assert main(["train", tiny, "--folder", str(trained), "--train.batch-size", "32", "--mlp.depth", "2"]) == 2
+    said = capsys.readouterr().err
+    assert "mlp.depth is 1 there and 2 here, and so differ train.batch_size" in said
+    assert main(["train", tiny, "--folder", str(tmp_path)]) == 2
+    assert "is not empty and holds no run" in capsys.readouterr().err
+
+
+def test_tensorboard_is_written_where_it_is_asked_for(tiny, tmp_path, monkeypatch):
+    written = []
+
+    class Writer:
+        def __init__(self, folder, purge_step):
+            self.folder = folder
+
+        def add_scalar(self, name, value, step):
+            written.append((name, step))
+
+        def close(self):
+            written.append("closed")
+
+    fake = type(sys)("torch.utils.tensorboard")
+    fake.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+    flags = ["--log.tensorboard", "--train.steps", "5", "--evaluate.n", "0"]
+    assert main(["train", tiny, "--folder", str(tmp_path / "run"), *flags]) == 0
+    assert ("loss", 5) in written and written[-1] == "closed"
+    assert "Not measured" in (tmp_path / "run" / "README.md").read_text()
+
+
+# Samples and their measures
+
+
+def test_sample_writes_a_grid_and_numbers_and_a_seed_means_the_same_ones(trained, tmp_path):
+    paths = [tmp_path / name for name in ("a.safetensors", "b.safetensors", "c.safetensors")]
+    for path, seed in zip(paths, ("3", "3", "4"), strict=True):
+        grid = ["--out", str(tmp_path / "grid.png"), "--tensors", str(path)]
+        assert main(["sample", str(trained), "--n", "7", "--seed", seed, "--condition", "lower,0", *grid]) == 0
+    (a, metadata), (b, _), (c, _) = map(load_tensors, paths)
+    assert torch.equal(a["samples"], b["samples"]) and not torch.equal(a["samples"], c["samples"])
+    assert a["labels"].tolist() == [1, 0, 1, 0, 1, 0, 1] and a["samples"].shape == (7, 2)
+    assert metadata["sampler"] == "dpmpp_2m" and metadata["seed"] == "3"
+    Image.open(tmp_path / "grid.png").verify()
+
+
+def test_samples_leave_the_global_generator_alone(trained):
+    before = torch.get_rng_state()
+    model, given = load_run(trained)
+    draw_samples(model, given, given.sample, 3, None, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--condition", "middle"], "a class in condition is 'middle'; it is one of upper, lower, 0, 1"),
+        (["--n", "0"], "n=0"),
+        (["--seed", "-1"], "seed=-1"),
+        (["--device", "abacus"], "'abacus' was asked for"),
+        (["--sampler", "euler_maruyama"], "start just below 1"),
+    ],
+)
+def test_sample_says_what_it_cannot_do(trained, tmp_path, capsys, flags, sentence):
+    assert main(["sample", str(trained), *flags, "--out", str(tmp_path / "x.png")]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_labels_of_a_model_without_labels_are_refused():
+    given = recipe_from({"model": {"conditional": False}}, "")
+    assert labels_for(given, "each", 4) is None and labels_for(given, "none", 4) is None
+    with pytest.raises(ValueError, match="trained without labels"):
+        labels_for(given, "3", 4)
+
+
+def test_evaluate_prints_n_errors_and_floors(trained, tmp_path, capsys):
+    assert main(["evaluate", str(trained), "--n", "50", "--out", str(tmp_path / "q.json")]) == 0
+    said = capsys.readouterr().out
+    assert "Fréchet distance, n = 50" in said and "±" in said and "real examples" in said
+    numbers = json.loads((tmp_path / "q.json").read_text())
+    assert numbers["n"] == 50 and numbers["kid_standard_error"] > 0 and numbers["agreement_real"] > 0.9
+
+
+def test_real_training_pictures_in_place_of_samples_measure_as_the_floor(monkeypatch):
+    given = recipe_from({"data": {"set": "mnist_5k"}}, "")
+    asked = []
+
+    def real(model, recipe, settings, n, condition, seed):
+        asked.append(condition)
+        return recipe.data_set.real("train", n, None, seed)[0]
+
+    monkeypatch.setattr(samples, "draw_samples", real)
+    quality = measure(given.build_model(), given, given.sample, 200, seed=0)
+    assert quality.frechet.value == quality.frechet.floor > 0 and quality.kid == quality.kid_floor
+    assert torch.equal(asked[0], given.data_set.real("test", 200, None, 0)[1])
+    assert quality.agreement < 0.3 and quality.agreement_real > 0.9  # real pictures, but not of what was asked
+
+
+def test_a_run_that_is_not_whole_gets_a_sentence(trained, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no recipe\.toml"):
+        load_run(tmp_path)
+    (tmp_path / "recipe.toml").write_text((trained / "recipe.toml").read_text())
+    with pytest.raises(FileNotFoundError, match=r"holds no model\.safetensors"):
+        load_run(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes()[:-10])
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        load_run(tmp_path)
+
+
+def test_half_precision_weights_of_a_run_can_be_sampled(trained, tmp_path):
+    weights, _ = load_tensors(trained / "model.safetensors")
+    save_tensors(tmp_path / "model.safetensors", {name: value.half() for name, value in weights.items()})
+    (tmp_path / "recipe.toml").write_text((trained / "recipe.toml").read_text())
+    model, given = load_run(tmp_path)
+    assert draw_samples(model, given, given.sample, 3, None, seed=0).dtype == torch.float32
+
+
+def test_a_model_that_comes_with_the_package_is_found_by_its_name(trained, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path / "assets" / "models" / "two_moons")
+    monkeypatch.setattr(recipe.resources, "files", lambda package: tmp_path)
+    model, given = load_run("two_moons")
+    assert given.data.set == "moons" and not model.training
+    with pytest.raises(FileNotFoundError, match=r"or one of the models that come with the package: two_moons\."):
+        load_run("three_moons")
+
+
+# Broken off and resumed
+
+
+def test_the_log_is_cut_back_to_the_checkpoint_and_half_a_line_is_dropped(tmp_path):
+    path = tmp_path / "metrics.csv"
+    log = Log(path, 0)
+    for step in (5, 10, 15):
+        log.add(Progress(step, 20, 0.5, 1e-3, step / 10, 100.0))
+    path.write_text(path.read_text() + "20,0.4")
+    resumed = Log(path, 10)
+    assert [row[0] for row in resumed.rows] == ["5", "10"] and resumed.seconds == 1.0
+    resumed.add(Progress(15, 20, 0.5, 1e-3, 0.25, 100.0))
+    assert path.read_text().splitlines()[-1] == "15,0.5,0.001,1.250,100.0"
+
+
+def test_ctrl_c_saves_and_the_same_command_ends_as_if_nothing_had_been(trained, tmp_path, monkeypatch, capsys):
+    command = ["train", str(trained.parent / "tiny.toml"), "--folder", str(tmp_path / "run")]
+    add = Log.add
+
+    def interrupted(self, progress):
+        add(self, progress)
+        if progress.step == 25:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Log, "add", interrupted)
+    assert main(command) == 130
+    assert "The same command goes on" in capsys.readouterr().err
+    monkeypatch.setattr(Log, "add", add)
+    assert main(command) == 0
+    assert "Going on from step 25 of 60" in capsys.readouterr().err
+    assert same_files(trained, tmp_path / "run")
+
+
+def test_a_run_killed_at_its_very_end_is_finished_by_the_same_command(trained, tmp_path, monkeypatch):
+    command = ["train", str(trained.parent / "tiny.toml"), "--folder", str(tmp_path / "run")]
+
+    def dies(*args):
+        raise KeyboardInterrupt
+
+    for function in ("_show", "save_weights", "measure", "_card"):
+        with monkeypatch.context() as patch:
+            patch.setattr(importlib.import_module("diffusion_edu.cli.run"), function, dies)
+            assert main(command) == 130
+    assert main(command) == 0
+    assert {path.name for path in (tmp_path / "run").iterdir()} == LEFT and same_files(trained, tmp_path / "run")
+
+
+def test_a_diverged_run_says_so(tiny, tmp_path, capsys):
+    flags = ["--train.learning-rate", "1e30", "--train.clip-norm", "1e30", "--folder", str(tmp_path / "run")]
+    assert main(["train", tiny, *flags]) == 1
+    assert "no longer a number" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL, and no fork to start quickly")
+def test_killed_at_ten_moments_a_run_loses_at_most_the_steps_since_its_checkpoint(tiny, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    killed = importlib.import_module("killed")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["diffusion_edu.cli", "diffusion_edu.viz", "accelerate", "tyro", "torch._dynamo"])
+    straight, folder, chance = tmp_path / "straight", tmp_path / "run", random.Random(0)
+    long = ["train", tiny, "--train.steps", "400", "--log.samples-every", "100", "--folder"]  # too long to be outrun
+    assert main([*long, str(straight)]) == 0
+    command = [*long, str(folder)]
+    deaths = 0
+
+    def last_logged():
+        path = folder / "metrics.csv"
+        rows = path.read_bytes().splitlines(keepends=True)[1:] if path.exists() else []
+        whole = [row for row in rows if row.endswith(b"\n")]
+        return int(whole[-1].split(b",")[0]) if whole else 0
+
+    def checkpoint():
+        path = folder / "checkpoint.safetensors"
+        return int(load_tensors(path)[1]["step"]) if path.exists() else 0
+
+    for moment in range(10):
+        at_write = chance.randint(1, 40) if moment % 2 else None  # odd: half-way through a file; even: at any time
+        before = checkpoint()
+        enough = before + 5 * chance.randint(1, 9)
+        child = context.Process(target=killed.run, args=(command, at_write))
+        child.start()
+        if at_write is None:
+            while child.is_alive() and checkpoint() < enough:  # reading while it writes: never half a file
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0, 0.05))
+            child.kill()
+        child.join(60)
+        deaths += child.exitcode == -9
+        assert child.exitcode in (-9, 0)
+        for path in folder.glob("*.safetensors"):
+            load_tensors(path)
+        for path in [*folder.glob("*.png"), *folder.glob("samples/*.png")]:
+            Image.open(path).verify()
+        if (folder / "recipe.toml").exists():
+            read_recipe(folder / "recipe.toml")
+        step = checkpoint()
+        assert step % 5 == 0 and step >= before and last_logged() - step <= 5
+    assert deaths >= 8
+    assert main(command) == 0
+    assert same_files(straight, folder)
+    assert not [path for path in folder.rglob(".*")], "what was left half-written is cleared away"
+
+
+# Many processes
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_from_one_with_its_losses(tmp_path, monkeypatch):
+    # global batch 8 on one process for 4 steps, then on two for 4 more: the curve is that of one process throughout
+    path = tmp_path / "small.toml"
+    path.write_text("""
+        [data]
+        set = "digits"
+        [unet]
+        channels = [8, 12]
+        blocks = [1, 1]
+        embedding = 16
+        heads = 2
+        [train]
+        steps = 8
+        batch_size = 8
+        log_every = 1
+        save_every = 4
+        device = "cpu"
+        [sample]
+        steps = 2
+        [evaluate]
+        n = 20
+    """)
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    assert main(["train", str(path), "--folder", str(alone)]) == 0
+    add = Log.add
+
+    def interrupted(self, progress):
+        add(self, progress)
+        if progress.step == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Log, "add", interrupted)
+    command = ["train", str(path), "--folder", str(together)]
+    assert main(command) == 130
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    run = subprocess.run(
+        [*torchrun, "-m", "diffusion_edu", *command], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.count("Going on from step 4 of 8") == 1, "one process speaks"
+    assert list(losses(together)) == list(range(1, 9))
+    assert_close(list(losses(together).values()), list(losses(alone).values()), rtol=1e-4, atol=1e-5)
+    assert {path.name for path in together.iterdir()} == LEFT
+    assert "2 processes" in (together / "README.md").read_text()
+    one, two = (load_tensors(folder / "model.safetensors")[0] for folder in (alone, together))
+    flat = lambda weights: torch.cat([weights[name].double().flatten() for name in sorted(one)])  # noqa: E731
+    assert (flat(two) - flat(one)).norm() < 2e-3 * flat(one).norm()
+
+
+def test_the_recipe_of_the_defaults_is_the_default_everywhere():
+    assert recipe_from({}, "") == Recipe() and Recipe().train == TrainConfig()
