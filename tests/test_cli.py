@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_edu import FlowSchedule, ImageSet, TrainConfig, Trainer, ancestral, transition_std
 from diffusion_edu.cli import (
@@ -615,3 +616,24 @@ def test_two_processes_go_on_from_one_with_its_losses(tmp_path, monkeypatch):
 
 def test_the_recipe_of_the_defaults_is_the_default_everywhere():
     assert recipe_from({}, "") == Recipe() and Recipe().train == TrainConfig()
+
+
+def test_the_page_on_scale_has_the_numbers_of_the_recipe():
+    page = (ROOT / "docs" / "training_at_scale.md").read_text()
+    given = read_recipe(find_recipe("cifar10"))
+    with torch.device("meta"):
+        u = given.unet
+        network = recipe.UNet(3, u.channels, u.blocks, 10, u.patch, u.attention, u.embedding, u.heads, u.dropout)
+        with FlopCounterMode(display=False) as flops:
+            network(torch.zeros(2, 3, 32, 32), torch.zeros(2), torch.zeros(2, dtype=torch.long)).sum().backward()
+    N = sum(p.numel() for p in network.parameters())
+    assert f"N = {N:,}" in page and f"costs {flops.get_total_flops() / 2 / 1e9:.1f} GFLOP" in page
+    links = {"200 GB/s": 200e9, "20 GB/s": 20e9, "400 Gbit/s": 50e9, "100 Gbit/s": 12.5e9}
+    rows = re.findall(r"^\| (\d+) \| .*?, (\S+ \S+) \| (\S+) \| (\S+) \| .* \| (\S+)(?: to (\S+))? \|$", page, re.M)
+    assert len(rows) == 4
+    for P, link, compute, reduce, low, high in rows:
+        t_c = given.train.batch_size / int(P) / 2000
+        t_a = 2 * (int(P) - 1) / int(P) * 4 * N / links[link]
+        best, worst = t_c / max(t_c, t_c / 3 + t_a), t_c / (t_c + t_a)
+        assert_close([float(compute), float(reduce)], [1e3 * t_c, 1e3 * t_a], rtol=0.03, atol=0)
+        assert_close([float(low), float(high)], [worst, best], rtol=0, atol=0.01)
