@@ -6,7 +6,11 @@ A **schedule** is (alpha, sigma). A **denoiser** is (x_t, t) -> E[x_0 | x_t]. A 
 at s < t. A **loss** is (model, x_0) -> one number per example. Everything here is one of the four.
 """
 
-from .analytic import EmpiricalDenoiser, GaussianMixture, MixtureDenoiser
+from .analytic import (
+    EmpiricalDenoiser,
+    GaussianMixture,
+    MixtureDenoiser,
+)
 from .data import (
     Components,
     Data,
@@ -40,7 +44,13 @@ from .denoiser import (
     velocity,
 )
 from .gaussian import Normal, bits_per_dim, discretized_log_prob
-from .likelihood import Elbo, elbo, gaussian_decoder, log_snr_times, pixel_decoder
+from .likelihood import (
+    Elbo,
+    elbo,
+    gaussian_decoder,
+    log_snr_times,
+    pixel_decoder,
+)
 from .loss import (
     Importance,
     TimeSampler,
@@ -76,7 +86,15 @@ from .metrics import (
     predict,
     with_floor,
 )
-from .networks import NO_LABEL, AttentionBlock, Classifier, FourierFeatures, ResidualBlock, ResidualMLP
+from .networks import (
+    NO_LABEL,
+    AttentionBlock,
+    Classifier,
+    FourierFeatures,
+    LevelClassifier,
+    ResidualBlock,
+    ResidualMLP,
+)
 from .parameterization import EPS, SCORE, VELOCITY, X0, Parameterization, V, edm
 from .process import posterior_kl, posterior_std, prior, q_marginal, q_posterior, q_sample, q_transition, transition_std
 from .sampler import (
@@ -134,6 +152,7 @@ __all__ = [
     "ImageSet",
     "Importance",
     "LearntVarianceModel",
+    "LevelClassifier",
     "Loss",
     "Memorisation",
     "MixtureDenoiser",

@@ -9,7 +9,9 @@ a scale and a shift in each residual block.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -23,6 +25,7 @@ __all__ = [
     "ConditionEmbedding",
     "FourierFeatures",
     "GroupNorm",
+    "LevelClassifier",
     "ResidualBlock",
     "ResidualMLP",
 ]
@@ -192,9 +195,17 @@ class ResidualMLP(nn.Module):
         width: features in each layer.
         depth: number of residual blocks.
         num_classes: number of labels, or None.
+        out_dim: numbers in the answer; None for D. The number of classes makes it a classifier of noisy points.
     """
 
-    def __init__(self, dim: int = 2, width: int = 128, depth: int = 3, num_classes: int | None = None) -> None:
+    def __init__(
+        self,
+        dim: int = 2,
+        width: int = 128,
+        depth: int = 3,
+        num_classes: int | None = None,
+        out_dim: int | None = None,
+    ) -> None:
         super().__init__()
         self.embed = ConditionEmbedding(width, num_classes)
         self.stem = nn.Linear(dim, width)
@@ -204,10 +215,10 @@ class ResidualMLP(nn.Module):
             nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), zero_(nn.Linear(2 * width, width)))
             for _ in range(depth)
         )
-        self.head = zero_(nn.Linear(width, dim))
+        self.head = zero_(nn.Linear(width, dim if out_dim is None else out_dim))
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
-        """x (B, D), level (B,) in [0, 1] and condition (B,) labels or None, to (B, D)."""
+        """x (B, D), level (B,) in [0, 1] and condition (B,) labels or None, to (B, out_dim)."""
         embedding = F.silu(self.embed(level, condition))
         h = self.stem(x)
         for norm, modulation, layer in zip(self.norms, self.modulations, self.layers, strict=True):
@@ -245,6 +256,55 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [-1, 1] to logits (B, num_classes)."""
         out: Tensor = self.head(self.features(x))
+        return out
+
+
+class LevelClassifier(nn.Module):
+    """A classifier of noisy pictures, which is told how noisy they are: the way down of a U-Net, and a head.
+
+    It is the classifier of classifier guidance (Dhariwal & Nichol 2021, section 4); ``Classifier`` has no place for a
+    level, and is for clean pictures.
+
+    Args:
+        in_channels: C of the pictures.
+        num_classes: number of labels.
+        channels: features at each level; the first is at half of the picture's sides, and each level halves them again.
+        embedding: width of the vector that tells each block the noise level.
+        dropout: in the residual blocks.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        channels: Sequence[int] = (32, 48, 64),
+        embedding: int = 64,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        widths = [in_channels, *channels]
+        self.embed = ConditionEmbedding(embedding)
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths))
+        self.blocks = nn.ModuleList(ResidualBlock(c, c, embedding, dropout) for c in channels)
+        self.norm = GroupNorm(widths[-1])
+        self.head = zero_(nn.Linear(widths[-1], num_classes))
+
+    def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Logits, equal for all classes in an untrained network.
+
+        Args:
+            x: (B, C, H, W).
+            level: (B,), in [0, 1]: how noisy x is.
+            condition: must be None; it is there for the signature that all networks share.
+
+        Returns:
+            (B, num_classes).
+        """
+        embedding = self.embed(level, condition)
+        h = x
+        for down, block in zip(self.down, self.blocks, strict=True):
+            h = block(down(h), embedding)
+        out: Tensor = self.head(F.silu(self.norm(h)).mean((2, 3)))
         return out
 
 

@@ -5,7 +5,15 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from diffusion_edu import NO_LABEL, AttentionBlock, FourierFeatures, ResidualBlock, ResidualMLP, UNet
+from diffusion_edu import (
+    NO_LABEL,
+    AttentionBlock,
+    FourierFeatures,
+    LevelClassifier,
+    ResidualBlock,
+    ResidualMLP,
+    UNet,
+)
 from diffusion_edu.networks import GroupNorm
 
 
@@ -169,3 +177,23 @@ def test_fourier_features_tell_neighbouring_levels_apart():
 def test_wrong_arguments_get_a_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("side", [8, 9, 28])
+def test_a_classifier_of_noisy_pictures_takes_any_side_and_hears_the_level(side):
+    net = LevelClassifier(1, 5, (8, 16)).eval()
+    x = torch.randn(3, 1, side, side)
+    level = torch.tensor([0.1, 0.5, 0.9])
+    assert (net(x, level) == 0).all()  # untrained: no opinion
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    logits = net(x, level)
+    assert logits.shape == (3, 5)
+    torch.testing.assert_close(net(x[1:2], level[1:2]), logits[1:2], rtol=1e-4, atol=1e-4)  # no batch mates
+    assert (net(x, 1 - level) - logits).abs()[[0, 2]].amin() > 1e-4
+    with pytest.raises(ValueError, match="unconditional"):
+        net(x, level, torch.zeros(3).long())
+
+
+def test_a_network_of_points_can_answer_with_logits():
+    assert ResidualMLP(2, 8, 1, out_dim=5)(torch.randn(3, 2), torch.rand(3)).shape == (3, 5)
