@@ -9,6 +9,7 @@ at s < t. A **loss** is (model, x_0) -> one number per example. Everything here 
 from .analytic import (
     EmpiricalDenoiser,
     GaussianMixture,
+    MixtureClassifier,
     MixtureDenoiser,
 )
 from .data import (
@@ -155,6 +156,7 @@ __all__ = [
     "LevelClassifier",
     "Loss",
     "Memorisation",
+    "MixtureClassifier",
     "MixtureDenoiser",
     "Neighbours",
     "NoiseSchedule",

@@ -10,13 +10,15 @@ So the density, the score, p(component | x_t) and the denoiser are all sums over
 
     E[x_0 | x_t] = sum_k p(k | x_t) (m_k + alpha s_k^2 / (alpha^2 s_k^2 + sigma^2) (x_t - alpha m_k))
 
+and with classes of components, the classifier of noisy data, p(y | x_t) = sum over the class's k of p(k | x_t).
+
 A single Gaussian is a mixture of one. A finite set of training points is a mixture of points, s_k = 0.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,7 +27,7 @@ from .data import to_model_range
 from .gaussian import noise_like
 from .schedule import NoiseSchedule, expand
 
-__all__ = ["EmpiricalDenoiser", "GaussianMixture", "MixtureDenoiser", "gaussian"]
+__all__ = ["EmpiricalDenoiser", "GaussianMixture", "MixtureClassifier", "MixtureDenoiser", "gaussian"]
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,10 @@ class GaussianMixture:
         """The exact E[x_0 | x_t] under a schedule."""
         return MixtureDenoiser(self, schedule)
 
+    def classifier(self, schedule: NoiseSchedule) -> MixtureClassifier:
+        """The exact p(class | x_t) under a schedule."""
+        return MixtureClassifier(self, schedule)
+
 
 @dataclass(frozen=True)
 class MixtureDenoiser:
@@ -205,6 +211,46 @@ class MixtureDenoiser:
         gain = alpha * mixture.stds**2 / marginal.stds**2  # how far to follow x_t away from the component's mean
         x_0_hat = mixture.means + gain * (x.unsqueeze(-2) - marginal.means)
         return (responsibility * x_0_hat).sum(-2).reshape(x_t.shape)
+
+
+@dataclass(frozen=True)
+class MixtureClassifier:
+    """log p(y | x_t) for data from a mixture with classes: what a classifier of noisy data can at best learn.
+
+    Args:
+        mixture: q(x_0), in D dimensions, with labels 0 ... C - 1.
+        schedule: the noise.
+
+    Raises:
+        ValueError: if the mixture has no labels, or a negative one.
+    """
+
+    mixture: GaussianMixture
+    schedule: NoiseSchedule
+    num_classes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        labels = self.mixture.labels
+        if labels is None or int(labels.min()) < 0:
+            raise ValueError("a classifier was asked of a mixture without classes; give it labels 0, 1, ..., one each.")
+        object.__setattr__(self, "num_classes", int(labels.max()) + 1)
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """log p(y | x_t) of each class, in nats.
+
+        Args:
+            x_t: (B, ...), D numbers an example.
+            t: () or (B,), in (0, 1].
+
+        Returns:
+            (B, C); -inf for a class without components.
+        """
+        x = x_t.flatten(1)
+        mixture = self.mixture.to(x)
+        log_prob = torch.log_softmax(mixture.marginal(self.schedule, t).component_log_prob(x), -1)
+        assert mixture.labels is not None
+        of_class = [log_prob.masked_fill(torch.ne(mixture.labels, y), -math.inf) for y in range(self.num_classes)]
+        return torch.stack([torch.logsumexp(own, -1) for own in of_class], -1)
 
 
 def gaussian(mean: Tensor, std: Tensor) -> GaussianMixture:
