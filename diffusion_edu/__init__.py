@@ -96,6 +96,10 @@ from .networks import (
     ResidualBlock,
     ResidualMLP,
 )
+from .ode import (
+    BOGACKI_SHAMPINE,
+    DORMAND_PRINCE,
+)
 from .parameterization import EPS, SCORE, VELOCITY, X0, Parameterization, V, edm
 from .process import posterior_kl, posterior_std, prior, q_marginal, q_posterior, q_sample, q_transition, transition_std
 from .sampler import (
@@ -128,6 +132,8 @@ from .unet import UNet
 __version__ = "0.1.0"
 
 __all__ = [
+    "BOGACKI_SHAMPINE",
+    "DORMAND_PRINCE",
     "EPS",
     "NO_LABEL",
     "SCORE",

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "diffusion_edu"
 
 FLOORS = {
-    0: ["gaussian", "networks", "data", "storage"],
+    0: ["gaussian", "networks", "data", "storage", "ode"],
     1: ["unet", "metrics", "schedule"],
     2: ["process", "parameterization"],
     3: ["denoiser", "analytic"],
