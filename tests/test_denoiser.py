@@ -22,6 +22,7 @@ from diffusion_edu import (
     score,
     velocity,
 )
+from diffusion_edu.denoiser import check_batch, time_at_angle, velocity_in_angle
 from tests.cases import every_schedule
 
 
@@ -107,3 +108,29 @@ def test_the_schedules_table_travels_with_the_weights():
     assert {"schedule.betas", "schedule.log_alpha_bars", "network.weight"} <= model.state_dict().keys()
     model.half()
     assert model.schedule.betas.dtype == torch.float64 and model.network.weight.dtype == torch.float16
+
+
+def test_in_the_angle_a_table_of_betas_has_the_velocity_of_any_variance_preserving_schedule():
+    # the table's rate jumps at each node; at the same angle the cosine schedule, whose time the angle is, knows better
+    x, mixture = torch.randn(5, 2, dtype=torch.float64), GaussianMixture(*moons()).to(torch.zeros(1).double())
+    table, cosine = BetaSchedule.linear(20, 1e-3, 0.5), CosineSchedule()
+    for at in torch.linspace(0.05, 0.95, 9, dtype=torch.float64):
+        expected = velocity(mixture.denoiser(cosine), x, at)
+        for schedule in (cosine, table):
+            t = time_at_angle(schedule, at)
+            assert_close(angle(schedule, t), at)
+            x_0_hat, found = velocity_in_angle(mixture.denoiser(schedule), x, t)
+            assert_close(found, expected, rtol=1e-8, atol=1e-8)
+            assert_close(x_0_hat, mixture.denoiser(cosine)(x, at), rtol=1e-8, atol=1e-8)
+
+
+@every_schedule
+def test_the_angle_of_1_and_above_is_the_end_of_time(schedule):
+    one = torch.ones((), dtype=torch.float64)
+    assert_close(time_at_angle(schedule, angle(schedule, one)), one, rtol=1e-9, atol=0)
+    assert_close(time_at_angle(schedule, one), one, rtol=1e-12, atol=0)
+
+
+def test_the_check_names_who_was_called():
+    with pytest.raises(ValueError, match="the walker got x of shape"):
+        check_batch("the walker", Fixed(None), torch.zeros(3))
