@@ -8,10 +8,15 @@ A step takes a state at t to a state at s < t, and asks the denoiser once for x_
     x_s = alpha_s x_0_hat + sqrt(sigma_s^2 - std^2) eps_hat + std z,      z ~ N(0, I)
 
 and a sampler is a choice of std. std = 0 is DDIM, the posterior's std is DDPM. At s = 0 all of them return x_0_hat.
+
+A step around a step is a step: ``corrected`` adds Langevin moves after it, ``resampled`` goes back up and tries again.
+Two walks go upwards: ``diffuse``, the forward SDE, and ``invert``, DDIM backwards.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Protocol
@@ -19,21 +24,27 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, State, denoise_with_std, x_0_hat_and_velocity
+from .denoiser import Denoiser, State, check_batch, denoise_with_std, x_0_hat_and_velocity
 from .gaussian import noise_like
-from .process import posterior_std, q_posterior
+from .process import posterior_std, q_posterior, q_transition
 from .schedule import NoiseSchedule, expand
 
 __all__ = [
     "Step",
     "ancestral",
+    "annealed_langevin",
+    "corrected",
     "ddim",
+    "diffuse",
     "dpmpp_2m",
     "euler",
     "euler_maruyama",
     "heun",
+    "invert",
     "karras",
+    "resampled",
     "sample",
+    "slerp",
     "times",
     "trajectory",
 ]
@@ -240,6 +251,109 @@ def dpmpp_2m() -> Step:
     return step
 
 
+def corrected(step: Step, moves: int = 1, size: float = 0.1) -> Step:
+    r"""Predictor and corrector: after a step to s, Langevin moves at s (Song et al. 2021, appendix G).
+
+        x <- x + (size sigma_s)^2 score(x, s) + sqrt(2) size sigma_s z,      z ~ N(0, I)
+
+    whose stationary distribution is q(x_s), but for an error of order size^2: the moves mend what the step has spoilt.
+    The paper's step size, 2 (r |z| / |score|)^2, is this one with size = r where |score| = |z| / sigma, its typical
+    value; in terms of sigma, as in Song & Ermon 2019, no example depends on its batch mates. Each move is one call of
+    the denoiser. Nothing is corrected at s = 0.
+
+    Args:
+        step: the predictor, for example ``euler_maruyama()`` or ``ancestral()``.
+        moves: Langevin moves after each step, >= 1.
+        size: of a move in units of the noise, in (0, 1); a move forgets a share size^2 of where it was.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+    if moves < 1 or not 0 < size < 1:
+        raise ValueError(f"Langevin got moves={moves} and size={size}; it needs moves >= 1 and a size between 0 and 1.")
+
+    def predict_and_correct(
+        denoiser: Denoiser,
+        state: State,
+        s: Tensor,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        new = step(denoiser, state, s, condition, generator)
+        if s == 0:
+            return new
+        x, schedule = new.x, denoiser.schedule
+        alpha_s, sigma_s = schedule.scales(s, like=x)
+        for _ in range(moves):
+            score = (alpha_s * denoiser(x, s, condition) - x) / sigma_s**2
+            x = x + (size * sigma_s) ** 2 * score + math.sqrt(2) * size * sigma_s * noise_like(x, generator)
+        return replace(new, x=x)
+
+    return predict_and_correct
+
+
+def annealed_langevin(moves: int = 10, size: float = 0.1) -> Step:
+    """Langevin moves at one noise level after the other, and nothing in between (Song & Ermon 2019, algorithm 1).
+
+    It is ``corrected`` around a step that leaves x where it is. Theirs has eps sigma_i^2 / sigma_L^2 for our 2 (size
+    sigma)^2. The step into s = 0 returns x_0_hat (Jolicoeur-Martineau et al. 2021, "Adversarial score matching and
+    improved sampling for image generation", section 3.1). ``moves`` calls of the denoiser a step.
+
+    Args:
+        moves: at each level, >= 1; about 1 / size^2 of them forget the level before.
+        size: of a move in units of the noise, in (0, 1).
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    def stay(
+        denoiser: Denoiser,
+        state: State,
+        s: Tensor,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        if s > 0:
+            return State(s, state.x, state.x_0_hat, state)
+        x_0_hat = denoiser(state.x, state.t, condition)
+        return State(s, x_0_hat, x_0_hat, state)
+
+    return corrected(stay, moves, size)
+
+
+def resampled(step: Step, times: int = 5) -> Step:
+    """Each step is taken, undone by fresh noise, and taken again (RePaint: Lugmayr et al. 2022, algorithm 1).
+
+    Around ``guidance.Inpainting`` it lets the unknown part settle with the known one before the noise is lower; around
+    a plain denoiser it changes nothing but the cost. The step into s = 0 is taken once.
+
+    Args:
+        step: a one-step sampler, for example ``ancestral()``.
+        times: how often each step is taken in all, >= 1.
+
+    Raises:
+        ValueError: if times < 1.
+    """
+    if times < 1:
+        raise ValueError(f"resampled got times={times}; each step is taken at least once.")
+
+    def repeat(
+        denoiser: Denoiser,
+        state: State,
+        s: Tensor,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        new = step(denoiser, state, s, condition, generator)
+        for _ in range(times - 1 if s > 0 else 0):
+            x_t = q_transition(denoiser.schedule, new.x, s, state.t).sample(generator)
+            new = step(denoiser, replace(state, x=x_t), s, condition, generator)
+        return new
+
+    return repeat
+
+
 def times(steps: int, warp: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """The grid that a sampler walks down: from 1 to exactly 0 in equal steps.
 
@@ -350,11 +464,131 @@ def sample(
     return x
 
 
+@torch.no_grad()
+def diffuse(
+    schedule: NoiseSchedule, x_0: Tensor, times: Tensor, generator: torch.Generator | None = None
+) -> Iterator[State]:
+    """The forward SDE dx = f x dt + g dw by Euler-Maruyama: data become noise (Song et al. 2021, eq. 5 and table 1).
+
+    The chain of ``q_transition``s does the same exactly; this is the equation that it is the solution of. Its mean
+    and variance err by O(1/N).
+
+    Args:
+        schedule: whose f = ``drift`` and g = ``diffusion``.
+        x_0: data, (B, ...).
+        times: (N + 1,), falling, as for ``trajectory``; it is walked from its end, so that one grid serves both ways.
+        generator: source of all noise.
+
+    Yields:
+        N + 1 states, upwards in time; x_0_hat is None.
+
+    Raises:
+        ValueError: if the times do not fall within [0, 1].
+    """
+    _check_times(times)
+    state = State(times[-1], x_0)
+    yield state
+    for s, t in itertools.pairwise(times.flip(0)):
+        x_s, dt = state.x, t - s
+        f, g = schedule.drift(s), schedule.diffusion(s)
+        x_t = x_s + expand(f * dt, x_s) * x_s + expand(g * torch.sqrt(dt), x_s) * noise_like(x_s, generator)
+        state = State(t, x_t)
+        yield state
+
+
+@torch.no_grad()
+def invert(
+    denoiser: Denoiser, x_0: Tensor, times: Tensor, condition: Tensor | None = None, iterations: int = 1
+) -> Iterator[State]:
+    r"""DDIM upwards in time: the noise from which ``ddim()`` makes x_0 (Song et al. 2021, section 4.3).
+
+    A step down, from t to s, is x_s = alpha_s x_0_hat + sigma_s eps_hat, both at (x_t, t). Upwards x_t is unknown, and
+    the step backwards is an equation for it, which may be written in two ways:
+
+        x_t = alpha_t (x_s - sigma_s eps_hat) / alpha_s + sigma_t eps_hat       where there is more signal than noise
+        x_t = alpha_t x_0_hat + sigma_t (x_s - alpha_s x_0_hat) / sigma_s       where there is more noise
+
+    The usual inversion puts x_s for x_t into the right side; some codes also put s for t, which errs more, and
+    cannot start at s = 0, where no denoiser is asked. More iterations put each answer back in, and where they converge
+    the way back is exact (Pan et al. 2023, "Effective real image editing with accelerated iterative diffusion
+    inversion"). Of the two ways the one is taken that converges: near t = 0 eps_hat hardly changes with x_t, near t = 1
+    x_0_hat.
+
+    Args:
+        denoiser: what says x_0_hat. A network must be in eval mode.
+        x_0: data at times[-1], (B, ...).
+        times: (N + 1,), falling: the grid that ``ddim()`` will come down. It is walked from its end.
+        condition: (B,) labels, or None.
+        iterations: calls of the denoiser a step, >= 1.
+
+    Yields:
+        N + 1 states, upwards in time, x_0 first.
+
+    Raises:
+        ValueError: as for ``trajectory``, and if iterations < 1.
+    """
+    if iterations < 1:
+        raise ValueError(f"invert got iterations={iterations}; each step needs at least one call of the denoiser.")
+    _check_times(times)
+    check_batch("invert", denoiser, x_0, condition)
+    schedule, state = denoiser.schedule, State(times[-1], x_0)
+    yield state
+    for s, t in itertools.pairwise(times.flip(0)):
+        x_s = x_t = state.x
+        alpha_s, sigma_s = schedule.scales(s, like=x_s)
+        alpha_t, sigma_t = schedule.scales(t, like=x_s)
+        for _ in range(iterations):
+            x_0_hat = denoiser(x_t, t, condition)
+            eps_hat = (x_t - alpha_t * x_0_hat) / sigma_t
+            by_eps = alpha_t * (x_s - sigma_s * eps_hat) / alpha_s + sigma_t * eps_hat
+            by_x_0 = alpha_t * x_0_hat + sigma_t * (x_s - alpha_s * x_0_hat) / sigma_s
+            x_t = torch.where((alpha_t > sigma_t) | (sigma_s == 0), by_eps, by_x_0)
+        state = State(t, x_t, x_0_hat, replace(state, previous=None))
+        yield state
+
+
+def slerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
+    """Between two noises along the circle, not the chord (Shoemake 1985; Song et al. 2021, "DDIM", appendix D.5).
+
+        sin((1 - w) theta) / sin(theta) a + sin(w theta) / sin(theta) b,       theta the angle between a and b
+
+    The middle of the chord of two independent noises is shorter than either by a factor sqrt(2), and no sampler has
+    seen such a noise. Where a and b are parallel it is the chord.
+
+    Args:
+        a, b: (B, ...), the same shape.
+        weight: a number, or () or (B,): 0 gives a, 1 gives b.
+
+    Returns:
+        shape of a.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"slerp got shapes {tuple(a.shape)} and {tuple(b.shape)}; the two ends must have the same.")
+    w = expand(torch.as_tensor(weight, dtype=a.dtype), a)
+    u, v = (torch.nn.functional.normalize(x.flatten(1), dim=1) for x in (a, b))
+    # by the arctangent: arccos of the inner product loses half its digits where the angle is small
+    theta = expand(2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1)), a)
+    sine = torch.sin(theta)
+    parallel = sine < 1e-6
+    sine = torch.where(parallel, 1.0, sine)
+    on_a = torch.where(parallel, 1 - w, torch.sin((1 - w) * theta) / sine)
+    on_b = torch.where(parallel, w, torch.sin(w * theta) / sine)
+    return on_a * a + on_b * b
+
+
 def _forget(state: State | None) -> State | None:
     return None if state is None else replace(state, previous=None)
 
 
 def _check(denoiser: Denoiser, x: Tensor, times: Tensor, condition: Tensor | None) -> None:
+    _check_times(times)
+    check_batch("the sampler", denoiser, x, condition)
+
+
+def _check_times(times: Tensor) -> None:
     if times.ndim != 1 or len(times) < 2 or not times.is_floating_point():
         raise ValueError(
             f"the sampler got times of shape {tuple(times.shape)} and type {times.dtype}; give a falling float "
@@ -366,19 +600,4 @@ def _check(denoiser: Denoiser, x: Tensor, times: Tensor, condition: Tensor | Non
         raise ValueError(
             f"the sampler got times from {float(times[0]):.4g} to {float(times[-1]):.4g}; "
             "they must fall strictly and stay in [0, 1]: noise is at 1, data at 0."
-        )
-    if x.ndim < 2 or len(x) == 0 or not x.is_floating_point():
-        raise ValueError(
-            f"the sampler got x of shape {tuple(x.shape)} and type {x.dtype}; it needs a float batch (B, ...), B >= 1."
-        )
-    if not x.is_meta and not bool(torch.isfinite(x).all()):
-        raise ValueError("the sampler got an x with NaN or infinite entries; start from prior(schedule, shape).")
-    if condition is not None and condition.shape[:1] != x.shape[:1]:
-        raise ValueError(
-            f"the sampler got {len(x)} examples and a condition of shape {tuple(condition.shape)}; give one label "
-            "per example."
-        )
-    if getattr(denoiser, "training", False):
-        raise ValueError(
-            "the sampler got a model in training mode; call model.eval() first, or its dropout makes noise of its own."
         )

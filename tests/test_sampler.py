@@ -17,23 +17,31 @@ from diffusion_edu import (
     GaussianMixture,
     ResidualMLP,
     State,
+    SubVPSchedule,
     Treated,
     V,
+    VESchedule,
     VPSchedule,
     ancestral,
+    annealed_langevin,
     clip_x_0,
+    corrected,
     ddim,
+    diffuse,
     dpmpp_2m,
     dynamic_threshold,
     euler,
     euler_maruyama,
     heun,
+    invert,
     karras,
     prior,
     q_marginal,
     q_sample,
+    resampled,
     ring,
     sample,
+    slerp,
     times,
     trajectory,
     transition_std,
@@ -328,3 +336,167 @@ def test_dynamic_threshold_scales_only_what_is_too_large():
     with pytest.raises(ValueError, match="quantile=0"):
         dynamic_threshold(0)
     assert Treated(gaussian().denoiser(VPSchedule()), clip_x_0).training is False
+
+
+@every_schedule
+def test_inversion_with_iterations_comes_back_exactly_and_without_errs_as_one_over_steps(schedule):
+    mixture = GaussianMixture(*ring(5, 0.15)).to(ONE)
+    denoiser, x_0 = mixture.denoiser(schedule), mixture.sample(20, torch.Generator().manual_seed(0))
+
+    def round_trip(steps, iterations):
+        grid = karras(schedule, steps, sigma_min=0.02)
+        *_, top = invert(denoiser, x_0, grid, iterations=iterations)
+        assert top.t == 1
+        return float((sample(ddim(), denoiser, top.x, grid) - x_0).square().mean().sqrt())
+
+    once = [round_trip(steps, 1) for steps in (40, 80)]
+    assert 1.5 < once[0] / once[1] < 3  # order 1
+    assert round_trip(80, 60) < 1e-2 * once[1]
+
+
+def test_inversion_finds_the_noise_of_a_gaussian():
+    # the flow of one Gaussian keeps z = (x - mean) / std, so that the noise behind x_0 is known
+    schedule, data = VPSchedule(), gaussian()
+    z = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
+    states = list(invert(data.denoiser(schedule), 0.7 + 0.5 * z, times(2000)))
+    q_1 = data.marginal(schedule, ONE)
+    assert_close(states[-1].x, q_1.means + q_1.stds * z, rtol=0, atol=5e-3)
+    assert [float(s.t) for s in states[:2]] == [0, 1 / 2000] and states[1].previous.x is states[0].x
+    assert all(b.t > a.t for a, b in itertools.pairwise(states))
+
+
+def test_asking_at_the_target_time_errs_less_than_at_the_current_one():
+    # the other convention, written out: eps_hat at (x_s, s), which must skip s = 0
+    schedule = VPSchedule()
+    mixture = GaussianMixture(*ring(5, 0.15)).to(ONE)
+    denoiser, x_0 = mixture.denoiser(schedule), mixture.sample(50, torch.Generator().manual_seed(0))
+    grid = torch.cat([times(50)[:-1], torch.tensor([1e-4], dtype=torch.float64)])
+    x = x_0
+    for s, t in itertools.pairwise(grid.flip(0)):
+        eps_hat = (x - schedule.alpha(s) * denoiser(x, s)) / schedule.sigma(s)
+        x = schedule.alpha(t) * (x - schedule.sigma(s) * eps_hat) / schedule.alpha(s) + schedule.sigma(t) * eps_hat
+    *_, top = invert(denoiser, x_0, grid)
+    errors = [float((sample(ddim(), denoiser, y, grid) - x_0).square().mean().sqrt()) for y in (top.x, x)]
+    assert errors[0] < errors[1]
+
+
+def test_slerp_keeps_to_the_sphere_and_the_chord_does_not():
+    a, b = torch.randn(2, 50, 1, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    a, b = (x / x.flatten(1).norm(dim=1)[:, None, None, None] for x in (a, b))
+    for weight in (0.0, 0.3, 0.5, 1.0):
+        assert_close(slerp(a, b, weight).flatten(1).norm(dim=1), torch.ones(50, dtype=torch.float64))
+    assert ((a + b) / 2).flatten(1).norm(dim=1).max() < 0.8
+    assert_close(slerp(a, b, 0.0), a)
+    assert_close(slerp(a, b, 1.0), b)
+    each = slerp(a, b, torch.linspace(0, 1, 50, dtype=torch.float64))
+    assert_close(each[[0, -1]], torch.stack([a[0], b[-1]]))
+    # equal angles: in the plane, a third of a right angle is 30 degrees
+    x, y = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    assert_close(slerp(x, y, 1 / 3), torch.tensor([[math.cos(math.pi / 6), math.sin(math.pi / 6)]]))
+    assert_close(slerp(x, 3 * x, 0.5), 2 * x)  # parallel: the chord
+    with pytest.raises(ValueError, match="the same"):
+        slerp(x, a, 0.5)
+
+
+FORWARD = {"vp": VPSchedule(), "sub-vp": SubVPSchedule(), "ve": VESchedule(0.1, 3.0)}
+
+
+@pytest.mark.parametrize("schedule", FORWARD.values(), ids=FORWARD.keys())
+def test_the_forward_sde_has_the_moments_of_its_recursion_and_in_the_limit_the_processs(schedule, generator):
+    n = 50_000
+    moments = {}
+    for steps in (20, 2000):
+        mean, variance = 1.3, 0.0
+        for s, t in itertools.pairwise(times(steps).flip(0)):
+            f, g2, dt = schedule.drift(s).item(), schedule.diffusion(s).item() ** 2, (t - s).item()
+            mean, variance = mean * (1 + f * dt), variance * (1 + f * dt) ** 2 + g2 * dt
+        moments[steps] = mean, variance
+    states = list(diffuse(schedule, torch.full((n, 1), 1.3, dtype=torch.float64), times(20), generator))
+    assert [round(float(s.t) * 20) for s in states] == list(range(21))
+    mean, variance = moments[20]
+    assert abs(states[-1].x.mean().item() - mean) < 6 * math.sqrt(variance / n)
+    assert abs(states[-1].x.var().item() / variance - 1) < 6 * math.sqrt(2 / n)
+    exact = q_marginal(schedule, torch.full((1, 1), 1.3, dtype=torch.float64), ONE)
+    assert_close(moments[2000][0], exact.mean.item(), rtol=0, atol=0.01)
+    assert_close(moments[2000][1], exact.variance.item(), rtol=0.01, atol=0)
+
+
+CORRECTORS = {"vp": VPSchedule(), "sub-vp": SubVPSchedule(), "ve": VESchedule()}
+
+
+@pytest.mark.parametrize("schedule", CORRECTORS.values(), ids=CORRECTORS.keys())
+def test_langevin_moves_have_the_variance_of_their_own_recursion(schedule, generator):
+    # at s the score of one Gaussian is linear: x <- c x + d + sqrt(2) size sigma z, a recursion of numbers
+    n, size, moves = 100_000, 0.3, 5
+    data, s = gaussian(), torch.tensor(0.5, dtype=torch.float64)
+    q_s = data.marginal(schedule, s)
+    m, S2, sigma = q_s.means.item(), q_s.stds.item() ** 2, schedule.sigma(s).item()
+    stay = lambda denoiser, state, s, condition, generator: State(s, state.x)  # noqa: E731
+    state = State(torch.tensor(0.6, dtype=torch.float64), torch.full((n, 1), m + 1.0, dtype=torch.float64))
+    x = corrected(stay, moves, size)(data.denoiser(schedule), state, s, None, generator).x
+    mean, variance, c = 1.0, 0.0, 1 - (size * sigma) ** 2 / S2
+    for _ in range(moves):
+        mean, variance = c * mean, c**2 * variance + 2 * (size * sigma) ** 2
+    assert abs(x.mean().item() - m - mean) < 6 * math.sqrt(variance / n)
+    assert abs(x.var().item() / variance - 1) < 6 * math.sqrt(2 / n)
+
+
+@pytest.mark.parametrize("schedule", CORRECTORS.values(), ids=CORRECTORS.keys())
+def test_a_corrector_mends_what_the_predictor_has_spoilt(schedule, generator):
+    # few steps of Euler-Maruyama leave the wrong variance; Langevin moves bring it nearer to that of q(x_s)
+    n, data, grid = 20_000, gaussian(), 0.999 * karras(schedule, 15, sigma_min=0.3)[:-1]
+    expected = data.marginal(schedule, grid[-1]).stds.item()
+    error = []
+    for step in (euler_maruyama(), corrected(euler_maruyama(), 40, 0.3)):
+        x = prior(schedule, (n, 1), generator, dtype=torch.float64)
+        x = sample(step, data.denoiser(schedule), x, grid, generator=generator)
+        error.append(abs(x.std().item() / expected - 1))
+    assert error[1] < 0.5 * error[0]
+
+
+def test_annealed_langevin_samples_a_mixture_of_which_plain_langevin_sees_one_mode(generator):
+    mixture = GaussianMixture(torch.tensor([0.8, 0.2]), torch.tensor([[-3.0], [3.0]]), torch.tensor([0.3, 0.3])).to(ONE)
+    schedule = VESchedule(0.01, 10.0)
+    x = prior(schedule, (2000, 1), generator, dtype=torch.float64)
+    x = sample(annealed_langevin(20, 0.3), mixture.denoiser(schedule), x, karras(schedule, 30), generator=generator)
+    assert abs((x > 0).double().mean().item() - 0.2) < 0.06
+    assert abs(x[x < 0].mean().item() + 3) < 0.05 and abs(x[x < 0].std().item() - 0.3) < 0.05
+    # all at the last level, from the same kind of start: the weights of the modes are those of where x began
+    s, t = torch.tensor([0.05, 0.06], dtype=torch.float64)
+    x = prior(schedule, (2000, 1), generator, dtype=torch.float64)
+    x = annealed_langevin(600, 0.3)(mixture.denoiser(schedule), State(t, x), s, None, generator).x
+    assert abs((x > 0).double().mean().item() - 0.5) < 0.05
+
+
+@pytest.mark.parametrize("step", [corrected(ddim()), annealed_langevin(), resampled(ancestral())])
+def test_a_step_around_a_step_adds_no_noise_at_0(step):
+    denoiser, t = gaussian().denoiser(VPSchedule()), torch.tensor(0.05, dtype=torch.float64)
+    x = torch.randn(1, 1, dtype=torch.float64).expand(64, 1)
+    end = step(denoiser, State(t, x), torch.zeros((), dtype=torch.float64), None, torch.Generator().manual_seed(0))
+    assert end.x.std() == 0
+    assert_close(end.x, denoiser(x, t))
+
+
+def test_resampling_a_plain_denoiser_keeps_the_marginal(generator):
+    # x_t ~ q(x_t) goes down, up and down again by the true transitions of a point: still q(x_s)
+    schedule, n = VPSchedule(), 100_000
+    point = GaussianMixture(torch.ones(1), torch.tensor([[1.3]]), torch.zeros(1)).to(ONE).denoiser(schedule)
+    s, t = torch.tensor([0.5, 0.8], dtype=torch.float64)
+    x_0 = torch.full((n, 1), 1.3, dtype=torch.float64)
+    x_t, expected = q_marginal(schedule, x_0, t).sample(generator), q_marginal(schedule, x_0, s)
+    x_s = resampled(ancestral(), 4)(point, State(t, x_t), s, None, generator).x
+    assert abs(x_s.mean().item() - expected.mean[0].item()) < 6 * expected.std.item() / math.sqrt(n)
+    assert abs(x_s.std().item() / expected.std.item() - 1) < 6 / math.sqrt(2 * n)
+
+
+def test_steps_around_steps_and_walks_upwards_refuse_wrong_numbers():
+    for make, sentence in (
+        (lambda: corrected(ddim(), 0), "moves >= 1"),
+        (lambda: annealed_langevin(3, 1.5), "between 0 and 1"),
+        (lambda: resampled(ddim(), 0), "at least once"),
+        (lambda: list(invert(gaussian().denoiser(VPSchedule()), GOOD, times(3), iterations=0)), "at least one call"),
+        (lambda: list(invert(gaussian().denoiser(VPSchedule()), GOOD, times(3).flip(0))), "fall strictly"),
+        (lambda: list(diffuse(VPSchedule(), GOOD, times(3).flip(0))), "fall strictly"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            make()
