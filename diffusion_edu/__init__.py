@@ -47,8 +47,10 @@ from .denoiser import (
 from .gaussian import Normal, bits_per_dim, discretized_log_prob
 from .likelihood import (
     Elbo,
+    dequantize,
     elbo,
     gaussian_decoder,
+    log_likelihood,
     log_snr_times,
     pixel_decoder,
 )
@@ -202,6 +204,7 @@ __all__ = [
     "corrected",
     "ddim",
     "denoising_loss",
+    "dequantize",
     "diffuse",
     "digit_classifier",
     "digit_classifier_card",
@@ -228,6 +231,7 @@ __all__ = [
     "kid",
     "learnt_std",
     "load_weights",
+    "log_likelihood",
     "log_normal",
     "log_snr_times",
     "median_distance",

@@ -1,6 +1,6 @@
-r"""The variational bound, term by term, in nats.
+r"""How likely are data under a model, in nats: the variational bound term by term, and the ODE's likelihood.
 
-Notebook: ``04_elbo`` derives it; Ho et al. 2020, eq. 5; for any schedule Kingma et al. 2021, section 4.
+Notebook: ``04_elbo`` derives the bound; Ho et al. 2020, eq. 5; for any schedule Kingma et al. 2021, section 4.
 
 For times 1 = t_N > ... > t_1 > 0 the bound on -log p(x_0) has three kinds of terms:
 
@@ -19,23 +19,43 @@ Averaged over the data the sum bounds the exact negative log-likelihood from abo
 the variance beta the gap closes as 1/T. With beta-tilde on equal steps down to 0 it does not close, because
 SNR(s)/SNR(t) stays k/(k-1) near t = 0, however small the steps; on steps that are equal in log-SNR from a fixed t_1 it
 closes again.
+
+*The ODE's likelihood* (notebook ``12_sdes``; Song et al. 2021, eq. 39; Chen et al. 2018). The probability-flow ODE
+dx/dt = v(x, t) carries x_0 to x_1 one to one, and along its path the density changes by the flow's divergence:
+
+    d log p(x_t) / dt = -div v       =>       log p_0(x_0) = log p_1(x_1) + integral over t in [0, 1] of div v dt
+
+so the density at 0 needs one at t = 1: what the sampler draws from. div v is the trace of dv/dx, D backward passes;
+or z . (dv/dx) z on average over z of independent signs, one backward pass (Hutchinson; Grathwohl et al. 2019). Nothing
+orders this number and the bound for a learnt network: they are likelihoods of two different models.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, denoise_with_std
+from .denoiser import Denoiser, angle, check_batch, denoise_with_std, time_at_angle, velocity_in_angle
 from .gaussian import Normal, bits_per_dim, discretized_log_prob, noise_like
+from .ode import integrate, rms
 from .process import posterior_kl, posterior_std, q_marginal, q_sample
 from .schedule import NoiseSchedule
 
-__all__ = ["Elbo", "elbo", "gaussian_decoder", "log_snr_times", "pixel_decoder"]
+__all__ = [
+    "Elbo",
+    "dequantize",
+    "elbo",
+    "gaussian_decoder",
+    "log_likelihood",
+    "log_snr_times",
+    "pixel_decoder",
+    "velocity_and_divergence",
+]
 
 Decoder = Callable[[Normal, Tensor], Tensor]
 
@@ -153,3 +173,134 @@ def log_snr_times(schedule: NoiseSchedule, steps: int, first: float = 1e-3) -> T
     inner = schedule.time_at(torch.linspace(low, high, steps, dtype=torch.float64))
     inner[0], inner[-1] = 1.0, first
     return torch.cat([inner, inner.new_zeros(1)])
+
+
+def log_likelihood(
+    denoiser: Denoiser,
+    x_0: Tensor,
+    prior: Callable[[Tensor], Tensor] | None = None,
+    condition: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    *,
+    probes: int | None = None,
+    atol: float = 1e-6,
+    rtol: float = 1e-6,
+    sigma_min: float = 1e-5,
+) -> Tensor:
+    r"""log p_0(x_0) by the probability-flow ODE, in nats (Song et al. 2021, eq. 39).
+
+    x and the integral of the divergence are carried upwards together by ``ode.integrate``, with the angle of (alpha,
+    sigma) for its time. No denoiser is asked at t = 0, so the path starts at a little noise, at x = alpha x_0, and
+    D log alpha turns its density into that of x / alpha.
+
+    *Bits per dimension.* A density is not a probability: on 8-bit pictures a model can raise it without end by peaks at
+    the 256 values. Add uniform noise as wide as a level first (``dequantize``). Then, by Jensen's inequality,
+
+        log P(picture) = log E p(picture + u) w^D  >=  E log p(picture + u) + D log w,     w = 2 / 255 the level's width
+
+    (Theis et al. 2016, section 3.1), so ``bits_per_dim(-log_likelihood(denoiser, dequantize(x_0)), D, scale=w)`` is, on
+    average, an upper bound on the bits that a code for the pictures needs; D counts all numbers of a picture, and
+    scale=1 would leave out log2(127.5) = 6.99 bits.
+
+    Args:
+        denoiser: what says x_0_hat. A network must be in eval mode.
+        x_0: data, (B, ...), finite; in float64 where more than about 4 digits are wanted.
+        prior: (B, ...) -> (B,), log-density in nats of x at t = 1. None for N(0, sigma(1)^2), what ``prior`` draws.
+            The density that the model's samples have is this one's, carried back. For the exact density of a mixture
+            give the exact q_1: ``mixture.marginal(schedule, torch.ones(())).log_prob``.
+        condition: (B,) labels or None.
+        generator: source of the probes.
+        probes: None for the exact divergence, D backward passes a call; or the number of sign vectors, drawn once for
+            the whole path: unbiased but for the solver's error, with a variance.
+        atol, rtol: error allowed in each step of the ODE, in x and in nats.
+        sigma_min: noise-to-signal ratio at which the path starts, > 0; the density that comes out is that of data with
+            this much noise.
+
+    Returns:
+        log p_0(x_0), (B,), in nats and in the dtype of x_0.
+
+    Raises:
+        ValueError: if x_0 is no finite float batch, the batch sizes differ, the denoiser is in training mode, or a
+            number is out of range.
+        ArithmeticError: if the tolerance cannot be kept: see ``ode.integrate``.
+    """
+    check_batch("log_likelihood", denoiser, x_0, condition)
+    if not 0 < sigma_min < 1 or (probes is not None and probes < 1):
+        raise ValueError(
+            f"log_likelihood got sigma_min={sigma_min} and probes={probes}; it needs a noise-to-signal ratio between "
+            "0 and 1, and at least one probe or None."
+        )
+    schedule, (B, D) = denoiser.schedule, x_0.flatten(1).shape
+    z = None if probes is None else torch.sign(noise_like(x_0.expand(probes, *x_0.shape), generator))
+
+    def slope(u: float, y: Tensor) -> Tensor:  # of (x, integral of the divergence)
+        t = time_at_angle(schedule, torch.tensor(u, dtype=torch.float64))
+        v, divergence = velocity_and_divergence(denoiser, y[:, :-1].reshape(x_0.shape), t, condition, z)
+        return torch.cat([v.flatten(1), divergence[:, None]], 1)
+
+    def norm(error: Tensor) -> Tensor:  # the nats count for as much as all of x
+        return torch.maximum(rms(error[:, :-1]), error[:, -1].abs())
+
+    start = 2 / math.pi * math.atan(sigma_min)
+    end = float(angle(schedule, torch.ones((), dtype=torch.float64)))
+    alpha = schedule.alpha(time_at_angle(schedule, torch.tensor(start, dtype=torch.float64))).to(x_0)
+    y = torch.cat([(alpha * x_0).flatten(1), x_0.new_zeros(B, 1)], 1)
+    with torch.no_grad():
+        for point in integrate(slope, y, start, end, atol=atol, rtol=rtol, norm=norm):
+            y = point.y
+        x_1 = y[:, :-1].reshape(x_0.shape)
+        if prior is None:
+            _, sigma_1 = schedule.scales(torch.ones((), dtype=torch.float64), x_0)
+            at_1 = Normal(torch.zeros_like(x_1), sigma_1).log_prob(x_1).flatten(1).sum(1)
+        else:
+            at_1 = prior(x_1)
+    return at_1 + y[:, -1] + D * torch.log(alpha)
+
+
+def velocity_and_divergence(
+    denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Tensor | None = None, probes: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """dx / d angle of the probability-flow ODE, and its divergence.
+
+    Args:
+        x_t: (B, ...).
+        t: () or (B,), in (0, 1].
+        condition: (B,) or None.
+        probes: (K, B, ...) of independent signs, or None for the exact divergence.
+
+    Returns:
+        the velocity, shape of x_t, and the trace of its Jacobian, (B,): exact, or the mean of z . (dv/dx) z.
+    """
+    with torch.enable_grad():
+        x = x_t.detach().requires_grad_()
+        v = velocity_in_angle(denoiser, x, t, condition)[1]
+        if probes is None:
+            flat, divergence = v.flatten(1), x_t.new_zeros(len(x_t))
+            for i in range(flat.shape[1]):  # examples do not mix, so that one pass serves the whole batch
+                (row,) = torch.autograd.grad(flat[:, i].sum(), x, retain_graph=True)
+                divergence = divergence + row.flatten(1)[:, i]
+        else:
+            parts = [torch.autograd.grad(v, x, z, retain_graph=True)[0] * z for z in probes]
+            divergence = torch.stack(parts).flatten(2).sum(2).mean(0)
+    return v.detach(), divergence
+
+
+def dequantize(x_0: Tensor, generator: torch.Generator | None = None, levels: int = 256) -> Tensor:
+    """Discrete data on [-1, 1] made continuous: each value moves uniformly within its level (Theis et al. 2016).
+
+    Args:
+        x_0: values from ``levels`` equally spaced points on [-1, 1], any shape.
+        generator: source of the noise.
+        levels: how many values there are, >= 2.
+
+    Returns:
+        shape of x_0; each value within half a level's width, 1 / (levels - 1), of where it was.
+
+    Raises:
+        ValueError: if ``levels`` is below 2.
+    """
+    if levels < 2:
+        raise ValueError(f"dequantize got levels={levels}; discrete data have at least two values.")
+    where = x_0.device if generator is None or x_0.is_meta else generator.device
+    u = torch.rand(x_0.shape, dtype=x_0.dtype, device=where, generator=None if x_0.is_meta else generator)
+    return x_0 + (2 * u.to(x_0.device) - 1) / (levels - 1)

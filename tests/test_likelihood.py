@@ -14,18 +14,25 @@ from diffusion_edu import (
     GaussianMixture,
     LearntVarianceModel,
     Normal,
+    ResidualMLP,
+    V,
+    bits_per_dim,
+    dequantize,
     elbo,
     gaussian_decoder,
     hybrid_loss,
     learnt_std,
+    log_likelihood,
     log_snr_times,
     pixel_decoder,
     posterior_kl,
     posterior_std,
     q_posterior,
+    ring,
     times,
     transition_std,
 )
+from diffusion_edu.likelihood import velocity_and_divergence
 from tests.cases import every_schedule
 
 SCHEDULE = BetaSchedule.linear(1000)
@@ -227,3 +234,134 @@ def test_the_hybrid_loss_is_l_simple_and_a_share_of_each_steps_term(steps):
             true, told = (q_posterior(SCHEDULE, x_t, x, s, t[i]) for x in (x_0[i], x_0_hat[i]))
             term = true.kl(Normal(told.mean, width.expand(3))).mean()
         assert_close(found[i], eps[i].square().mean() + 0.01 * steps * term, rtol=1e-9, atol=1e-12)
+
+
+ONE = torch.ones((), dtype=torch.float64)
+RING = GaussianMixture(*ring(5, 0.15)).to(ONE)
+
+
+@every_schedule
+def test_on_a_mixture_the_odes_likelihood_is_exact_to_1e_4_nats_with_the_exact_prior(schedule, generator):
+    x_0 = RING.sample(16, generator)
+    found = log_likelihood(RING.denoiser(schedule), x_0, RING.marginal(schedule, ONE).log_prob)
+    assert_close(found, RING.log_prob(x_0), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "mismatch"), [(SCHEDULE, 1e-2), (CosineSchedule(), 1e-6)], ids=["linear", "cosine"]
+)
+def test_with_the_samplers_prior_it_is_the_density_of_what_the_sampler_draws(schedule, mismatch, generator):
+    # for N(0, 4) all is known: x_0 = 2 x_1 / S_1, S_1^2 = 4 alpha^2 + sigma^2, with x_1 ~ N(0, sigma^2)
+    x_0 = DATA.sample(16, generator)
+    alpha, sigma = schedule.alpha(ONE), schedule.sigma(ONE)
+    drawn = Normal(torch.zeros_like(x_0), 2 * sigma / torch.sqrt(4 * alpha**2 + sigma**2)).log_prob(x_0)[:, 0]
+    found = log_likelihood(DATA.denoiser(schedule), x_0)
+    assert_close(found, drawn, rtol=0, atol=1e-5)
+    assert (found - DATA.log_prob(x_0)).abs().max() < mismatch
+
+
+def test_the_bound_lies_below_the_exact_likelihood_on_average_and_the_ode_on_it(generator):
+    x_0 = DATA.sample(2000, generator)
+    exact = DATA.log_prob(x_0).mean()
+    bound = -elbo(DATA.denoiser(SCHEDULE), x_0, times(200), generator=generator).total.mean()
+    ode = log_likelihood(DATA.denoiser(SCHEDULE), x_0, DATA.marginal(SCHEDULE, ONE).log_prob).mean()
+    assert bound < exact - 0.3 and abs(ode - exact) < 1e-4
+
+
+def test_a_looser_tolerance_errs_more_and_within_a_hundred_of_it():
+    x_0 = RING.sample(16, torch.Generator().manual_seed(0))
+    exact, q_1 = RING.log_prob(x_0), RING.marginal(SCHEDULE, ONE).log_prob
+    errors = [
+        float((log_likelihood(RING.denoiser(SCHEDULE), x_0, q_1, atol=tol, rtol=tol) - exact).abs().max())
+        for tol in (1e-3, 1e-5)
+    ]
+    assert errors[1] < errors[0] and errors[0] < 0.1 and errors[1] < 1e-3
+
+
+def test_the_divergence_is_the_trace_of_the_jacobian():
+    t, x = torch.tensor(0.4, dtype=torch.float64), RING.sample(3, torch.Generator().manual_seed(0))
+    v, divergence = velocity_and_divergence(RING.denoiser(SCHEDULE), x, t)
+    of_one = lambda y: velocity_and_divergence(RING.denoiser(SCHEDULE), y[None], t)[0][0]  # noqa: E731
+    h = 1e-5
+    for i in range(3):
+        columns = [(of_one(x[i] + e) - of_one(x[i] - e)) / (2 * h) for e in h * torch.eye(2, dtype=torch.float64)]
+        assert_close(divergence[i], columns[0][0] + columns[1][1], rtol=1e-6, atol=1e-6)
+    assert v.shape == x.shape and not v.requires_grad and not divergence.requires_grad
+
+
+def test_hutchinsons_divergence_is_unbiased(generator):
+    t, x = torch.tensor(0.4, dtype=torch.float64), RING.sample(3, generator)
+    _, exact = velocity_and_divergence(RING.denoiser(SCHEDULE), x, t)
+    probes = torch.sign(torch.randn(1000, 3, 2, generator=generator, dtype=torch.float64))
+    each = torch.stack([velocity_and_divergence(RING.denoiser(SCHEDULE), x, t, None, z[None])[1] for z in probes])
+    assert ((each.mean(0) - exact).abs() < 5 * each.std(0) / math.sqrt(1000) + 1e-9).all()
+    # where the Jacobian is diagonal, signs give its trace without any error
+    x = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    data = GaussianMixture(torch.ones(1), torch.zeros(1, 3), torch.tensor([[0.5, 1.0, 2.0]])).to(ONE)
+    q_1 = data.marginal(SCHEDULE, ONE).log_prob
+    found = log_likelihood(data.denoiser(SCHEDULE), x, q_1, generator=generator, probes=1)
+    assert_close(found, data.log_prob(x), rtol=0, atol=1e-4)
+
+
+def test_hutchinsons_likelihood_is_near_the_exact_one_on_average(generator):
+    x_0 = RING.sample(200, generator)
+    q_1 = RING.marginal(SCHEDULE, ONE).log_prob
+    difference = log_likelihood(
+        RING.denoiser(SCHEDULE), x_0, q_1, generator=generator, probes=2, atol=1e-4, rtol=1e-4
+    ) - RING.log_prob(x_0)
+    assert difference.std() > 1e-3  # it is an estimate
+    assert abs(difference.mean()) < 5 * difference.std() / math.sqrt(200)
+
+
+def test_the_density_of_a_learnt_model_integrates_to_1():
+    # a random network, nobody's exact answer: the flow is one to one, so its density must sum to 1 all the same
+    schedule = CosineSchedule()
+    model = DiffusionModel(ResidualMLP(1, 16, 1), schedule, V).double().eval()
+    for p in model.network.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    grid = torch.linspace(-12, 12, 601, dtype=torch.float64)[:, None]
+    density = log_likelihood(model, grid, atol=1e-4, rtol=1e-4).exp()
+    assert_close(density.sum().item() * 24 / 600, 1.0, rtol=0, atol=2e-3)
+
+
+def test_bits_per_dim_of_dequantised_data_bound_the_entropy(generator):
+    # 8-bit values uniform on 4 neighbouring levels: 2 bits. The model is the exact uniform density, nearly: a mixture
+    # of narrow Gaussians spread evenly over the four levels.
+    levels = 2 * torch.tensor([[100.0], [101.0], [102.0], [103.0]], dtype=torch.float64) / 255 - 1
+    x_0 = levels[torch.randint(4, (300,), generator=generator)]
+    soft = dequantize(x_0, generator)
+    assert ((soft - x_0).abs() <= 1 / 255).all() and soft.unique().numel() == 300
+    centres = torch.linspace(float(levels[0]) - 1 / 255, float(levels[-1]) + 1 / 255, 41, dtype=torch.float64)
+    data = GaussianMixture(torch.ones(41), centres[:, None], torch.full((41,), float(centres.diff()[0]))).to(ONE)
+    schedule = CosineSchedule()
+    nats = -log_likelihood(data.denoiser(schedule), soft, data.marginal(schedule, ONE).log_prob)
+    bits = bits_per_dim(nats, 1, scale=2 / 255).mean().item()
+    assert 2.0 < bits < 2.1
+    assert_close(bits_per_dim(nats, 1).mean().item() - bits, math.log2(2 / 255), rtol=0, atol=1e-9)  # 6.99 bits
+
+
+def test_the_odes_likelihood_refuses_what_it_cannot_answer():
+    denoiser, x_0 = RING.denoiser(SCHEDULE), torch.zeros(2, 2, dtype=torch.float64)
+    for options, sentence in (
+        ({"probes": 0}, "at least one probe"),
+        ({"sigma_min": 0.0}, "noise-to-signal"),
+        ({"condition": torch.zeros(3).long()}, "one label per example"),
+        ({"atol": -1.0}, "at least 0"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            log_likelihood(denoiser, x_0, **options)
+    with pytest.raises(ValueError, match="NaN"):
+        log_likelihood(denoiser, x_0 * math.nan)
+    with pytest.raises(ValueError, match="eval"):
+        log_likelihood(DiffusionModel(ResidualMLP(2), CosineSchedule(), V), x_0.float())
+    with pytest.raises(ValueError, match="levels=1"):
+        dequantize(x_0, levels=1)
+
+
+@every_schedule
+def test_a_path_that_starts_in_noise_gives_the_density_of_data_with_that_much_noise(schedule, generator):
+    ratio = 0.05
+    noisy = GaussianMixture(RING.weights, RING.means, torch.sqrt(RING.stds**2 + ratio**2))
+    x = noisy.sample(8, generator)
+    found = log_likelihood(RING.denoiser(schedule), x, RING.marginal(schedule, ONE).log_prob, sigma_min=ratio)
+    assert_close(found, noisy.log_prob(x), rtol=0, atol=1e-4)
