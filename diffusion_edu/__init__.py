@@ -6,6 +6,11 @@ A **schedule** is (alpha, sigma). A **denoiser** is (x_t, t) -> E[x_0 | x_t]. A 
 at s < t. A **loss** is (model, x_0) -> one number per example. Everything here is one of the four.
 """
 
+from .adaptive import (
+    AdaptiveState,
+    adaptive_ode,
+    adaptive_sde,
+)
 from .analytic import (
     EmpiricalDenoiser,
     GaussianMixture,
@@ -147,6 +152,7 @@ __all__ = [
     "SCORE",
     "VELOCITY",
     "X0",
+    "AdaptiveState",
     "AttentionBlock",
     "BetaSchedule",
     "Classifier",
@@ -194,6 +200,8 @@ __all__ = [
     "VESchedule",
     "VPSchedule",
     "Weight",
+    "adaptive_ode",
+    "adaptive_sde",
     "agreement",
     "ancestral",
     "angle",
