@@ -31,20 +31,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from .data import Data, seed_of
-from .denoiser import DiffusionModel
 from .gaussian import noise_like
 from .loss import TimeSampler, denoising_loss, stratified
 from .networks import NO_LABEL
 from .storage import copy_state, load_tensors, save_tensors, save_weights, write_atomically
 
 __all__ = ["Loss", "Progress", "TrainConfig", "Trainer", "TrainingDivergedError"]
+
+Model = TypeVar("Model", bound=nn.Module)
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = "diffusion_edu checkpoint 1"
@@ -53,9 +54,7 @@ FORMAT = "diffusion_edu checkpoint 1"
 class Loss(Protocol):
     """What the trainer minimises the mean of; ``denoising_loss`` is one."""
 
-    def __call__(
-        self, model: DiffusionModel, x_0: Tensor, t: Tensor, *, condition: Tensor | None, eps: Tensor
-    ) -> Tensor:
+    def __call__(self, model: Any, x_0: Tensor, t: Tensor, *, condition: Tensor | None, eps: Tensor) -> Tensor:
         """One number per example, (B,), from x_0 (B, ...), t (B,), labels (B,) or None, and the noise eps (B, ...)."""
         ...
 
@@ -140,11 +139,12 @@ class Progress:
         return self.seconds / done * (self.steps - self.step) if done else math.inf
 
 
-class Trainer:
+class Trainer(Generic[Model]):
     """Trains a model; iterate over it.
 
     Args:
-        model: moved to the device and trained in place.
+        model: moved to the device and trained in place: a ``DiffusionModel``, or anything else with a ``network`` that
+            the loss knows how to ask, such as ``guidance.NoisyClassifier``.
         data: where batches come from.
         loss: what to minimise, one number per example.
         config: how.
@@ -159,7 +159,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: DiffusionModel,
+        model: Model,
         data: Data,
         loss: Loss = denoising_loss,
         config: TrainConfig | None = None,
@@ -181,7 +181,8 @@ class Trainer:
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         # With many processes the network is wrapped, so that its gradients are averaged over them; the model is not, so
         # that its weights keep their names. `_trained` is the model with the wrapped network in it.
-        network = torch.compile(model.network) if config.compile else model.network
+        inner: Any = model.network  # nn.Module declares its attributes as Tensor | Module
+        network = torch.compile(inner) if config.compile else inner
         self._network = self._accelerator.prepare_model(network, device_placement=False)
         self._trained = copy.copy(model)
         self._trained._modules = {**model._modules, "network": self._network}
@@ -203,10 +204,10 @@ class Trainer:
         return bool(self._accelerator.is_main_process)
 
     @property
-    def ema(self) -> DiffusionModel:
+    def ema(self) -> Model:
         """The model with averaged weights, in eval mode: the one to sample from."""
         average = self._average.module
-        assert isinstance(average, DiffusionModel)
+        assert isinstance(average, type(self.model))
         return average
 
     def __iter__(self) -> Iterator[Progress]:
@@ -268,7 +269,7 @@ class Trainer:
         if self.folder is not None and self.step > self._saved_at:
             self.save(self.folder)
 
-    def run(self) -> Trainer:
+    def run(self) -> Trainer[Model]:
         """The whole loop, for a caller who needs no reports."""
         for _ in self:
             pass
@@ -340,7 +341,7 @@ class Trainer:
         # Last: where a checkpoint says that a step is done, the other files of that step are there.
         save_tensors(folder / CHECKPOINT, tensors, {"format": FORMAT, "step": str(self.step), "config": config})
 
-    def resume(self, folder: str | os.PathLike[str]) -> Trainer:
+    def resume(self, folder: str | os.PathLike[str]) -> Trainer[Model]:
         """Go on from a folder's checkpoint: same weights, averages, optimiser and step, and so the same next numbers.
 
         Raises:

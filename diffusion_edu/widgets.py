@@ -435,7 +435,7 @@ def _short(value: object) -> str:
 # --------------------------------------------------------------------------------------- while a model trains
 
 
-def watch(trainer: Trainer) -> Iterator[Progress]:
+def watch(trainer: Trainer[Any]) -> Iterator[Progress]:
     """Go through a training loop under a bar that shows the step, the loss, the pace and the time left.
 
     With a kernel and ipywidgets the bar moves. What is stored in the notebook is one sentence, the same on every run.

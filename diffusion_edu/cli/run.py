@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from .. import trainer as trainer_module
 from ..data import Data
+from ..denoiser import DiffusionModel
 from ..storage import save_weights, write_atomically
 from ..trainer import Progress, Trainer
 from .recipe import RECIPE, WEIGHTS_FILE, Recipe, differences, read_recipe, to_toml
@@ -42,7 +43,7 @@ CARD = "README.md"
 FREE = ("train.device", "train.compile", "train.accumulate", "train.log_every", "train.save_every", "data.folder")
 
 
-def train(recipe: Recipe, folder: str | os.PathLike[str], command: str) -> Trainer:
+def train(recipe: Recipe, folder: str | os.PathLike[str], command: str) -> Trainer[DiffusionModel]:
     """Train as the recipe says, going on where the folder's last checkpoint stands.
 
     Args:
@@ -204,7 +205,7 @@ def _tensorboard() -> Any:
     return SummaryWriter
 
 
-def _show(trainer: Trainer, recipe: Recipe, folder: Path) -> None:
+def _show(trainer: Trainer[DiffusionModel], recipe: Recipe, folder: Path) -> None:
     """Samples from the averaged weights as they are now: always from the same noise, so that one sees them improve."""
     n = recipe.log.samples if recipe.of_pictures else max(1000, recipe.log.samples)
     labels = labels_for(recipe, "each", n)
@@ -214,7 +215,7 @@ def _show(trainer: Trainer, recipe: Recipe, folder: Path) -> None:
         write_atomically(path, content)
 
 
-def _finish(trainer: Trainer, recipe: Recipe, folder: Path, command: str, log: Log) -> None:
+def _finish(trainer: Trainer[DiffusionModel], recipe: Recipe, folder: Path, command: str, log: Log) -> None:
     if not (folder / "samples.png").exists():
         _show(trainer, recipe, folder)
     save_weights(trainer.model, folder / "weights.safetensors")
@@ -227,7 +228,7 @@ def _finish(trainer: Trainer, recipe: Recipe, folder: Path, command: str, log: L
     print(f"Done. The model, its log, its samples and its card are in {folder}", file=sys.stderr)
 
 
-def _card(trainer: Trainer, recipe: Recipe, command: str, log: Log, quality: Quality | None) -> str:
+def _card(trainer: Trainer[DiffusionModel], recipe: Recipe, command: str, log: Log, quality: Quality | None) -> str:
     """The model card, in Markdown."""
     shape, classes = recipe.data_set.shape, recipe.data_set.classes
     parameters = sum(p.numel() for p in trainer.model.parameters())
