@@ -50,6 +50,14 @@ from .denoiser import (
     velocity,
 )
 from .gaussian import Normal, bits_per_dim, discretized_log_prob
+from .guidance import (
+    ClassifierFreeGuidance,
+    ClassifierGuidance,
+    Inpainting,
+    NoiseClassifier,
+    NoisyClassifier,
+    classifier_loss,
+)
 from .likelihood import (
     Elbo,
     dequantize,
@@ -156,6 +164,8 @@ __all__ = [
     "AttentionBlock",
     "BetaSchedule",
     "Classifier",
+    "ClassifierFreeGuidance",
+    "ClassifierGuidance",
     "Components",
     "CosineSchedule",
     "Data",
@@ -172,6 +182,7 @@ __all__ = [
     "GaussianMixture",
     "ImageSet",
     "Importance",
+    "Inpainting",
     "LearntVarianceModel",
     "LevelClassifier",
     "Loss",
@@ -179,7 +190,9 @@ __all__ = [
     "MixtureClassifier",
     "MixtureDenoiser",
     "Neighbours",
+    "NoiseClassifier",
     "NoiseSchedule",
+    "NoisyClassifier",
     "Normal",
     "Parameterization",
     "PrecisionRecall",
@@ -208,6 +221,7 @@ __all__ = [
     "annealed_langevin",
     "bits_per_dim",
     "cifar10",
+    "classifier_loss",
     "clip_x_0",
     "corrected",
     "ddim",

@@ -1,0 +1,384 @@
+r"""Guidance: a denoiser in, a denoiser out, and the samples lean towards what was asked.
+
+Notebook: ``10_guidance``.
+
+Bayes' rule splits the score of one class into the score of all data and the gradient of a classifier:
+
+    grad log q(x_t | y) = grad log q(x_t) + grad log p(y | x_t)
+
+and with score = (alpha x_0_hat - x_t) / sigma^2 the same sentence about x_0_hat is
+
+    E[x_0 | x_t, y] = E[x_0 | x_t] + sigma^2 / alpha grad log p(y | x_t)
+
+Guidance multiplies the second term by a scale w. With a classifier at hand (Dhariwal & Nichol 2021, algorithm 1),
+
+    x_0_hat = E[x_0 | x_t] + w sigma^2 / alpha grad log p(y | x_t)
+
+and without one, from a denoiser that answers with a label and without (Ho & Salimans 2022, eq. 6; their w is ours - 1),
+
+    x_0_hat = E[x_0 | x_t] + w (E[x_0 | x_t, y] - E[x_0 | x_t])
+
+w = 0 forgets y, w = 1 is Bayes' rule. Above 1 the field at each t is the score of q(x_t) p(y | x_t)^w, a density that
+is sharper about y. These densities are in general *not* the noised versions of one density of data, so that no sampler
+of them is exact: q(x_0) p(y | x_0)^w with noise added is something else. A useful rule, then, and no posterior.
+
+A wrapper is a denoiser, so each sampler and each likelihood takes it. An example without a label (negative) is not
+guided.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .denoiser import Denoiser, angle
+from .gaussian import noise_like
+from .networks import NO_LABEL
+from .process import q_sample
+from .schedule import NoiseSchedule, expand
+
+__all__ = [
+    "ClassifierFreeGuidance",
+    "ClassifierGuidance",
+    "Inpainting",
+    "NoiseClassifier",
+    "NoisyClassifier",
+    "classifier_loss",
+]
+
+
+class NoiseClassifier(Protocol):
+    """Anything that says which class a noisy x_t belongs to: ``analytic.MixtureClassifier``, or a learnt one."""
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Logits: log p(y | x_t), up to a constant for each example.
+
+        Args:
+            x_t: (B, ...).
+            t: () or (B,), in (0, 1].
+
+        Returns:
+            (B, classes).
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ClassifierGuidance:
+    """x_0_hat + w sigma^2 / alpha grad log p(y | x_t) (Dhariwal & Nichol 2021, algorithm 1).
+
+    The denoiser within is asked without a label: the classifier knows y, the denoiser knows the data. With scale 1 and
+    both exact the result is E[x_0 | x_t, y]. One call of the denoiser, and a forward and a backward pass of the
+    classifier.
+
+    Args:
+        denoiser: the one that is guided.
+        classifier: (x_t, t) -> logits (B, classes), differentiable in x_t and trained on noisy data.
+        scale: w; 0 never asks the classifier.
+        interval: (low, high]: the times t at which to guide; elsewhere the scale is 0.
+
+    Raises:
+        ValueError: if the scale is not finite or the interval is no part of [0, 1].
+    """
+
+    denoiser: Denoiser
+    classifier: NoiseClassifier
+    scale: float
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _check("ClassifierGuidance", self.scale, self.interval)
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """That of the denoiser within."""
+        return self.denoiser.schedule
+
+    @property
+    def training(self) -> bool:
+        """Whether the denoiser or the classifier is a network in training mode."""
+        return any(bool(getattr(part, "training", False)) for part in (self.denoiser, self.classifier))
+
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The guided E[x_0 | x_t].
+
+        Args:
+            x_t: (B, ...).
+            t: () or (B,), in (0, 1].
+            condition: (B,) labels, negative for none.
+
+        Returns:
+            shape of x_t.
+
+        Raises:
+            ValueError: if there is no condition, or alpha(t) = 0: there x_t says nothing about y and sigma^2 / alpha is
+                infinite.
+        """
+        labels = _labels("ClassifierGuidance", x_t, condition)
+        x_0_hat = self.denoiser(x_t, t)
+        w = _weight(self.scale, 0.0, self.interval, t)
+        if isinstance(w, float) and w == 0:
+            return x_0_hat
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        if alpha.device.type == "cpu" and bool((alpha == 0).any()):
+            raise ValueError(
+                f"ClassifierGuidance was asked at t = 1, where {type(self.schedule).__name__} has alpha = 0 and x_t "
+                "says nothing about the class: guide only below, with interval=(0, 0.99)."
+            )
+        shift = expand(sigma**2 / alpha, x_t) * self.log_prob_gradient(x_t, t, labels)
+        return x_0_hat + (w if isinstance(w, float) else expand(w, x_t)) * shift
+
+    def log_prob_gradient(self, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        """grad log p(y | x_t) with respect to x_t, 0 where there is no label.
+
+        Args:
+            x_t: (B, ...).
+            t: () or (B,), in (0, 1].
+            labels: (B,), negative for none.
+
+        Returns:
+            shape of x_t.
+        """
+        goes_on = torch.is_grad_enabled() and x_t.requires_grad  # a likelihood differentiates this gradient again
+        with torch.enable_grad():
+            x = x_t if goes_on else x_t.detach().requires_grad_()
+            log_prob = torch.log_softmax(self.classifier(x, t), -1)
+            chosen = log_prob.gather(1, labels.clamp(min=0)[:, None])[:, 0]
+            total = torch.where(labels >= 0, chosen, 0.0).sum()  # examples do not mix: one backward pass for all
+            (gradient,) = torch.autograd.grad(total, x, create_graph=goes_on)
+        return gradient
+
+
+@dataclass(frozen=True)
+class ClassifierFreeGuidance:
+    """E[x_0 | x_t, null] + w (E[x_0 | x_t, y] - E[x_0 | x_t, null]) (Ho & Salimans 2022, eq. 6; their w is ours - 1).
+
+    Both answers come from one call with a batch twice as long; at scale 0 or 1 one of them is enough, and
+    only it is asked for.
+
+    Guiding only in an interval of noise levels leaves the early steps their diversity and costs less (Kynkäänniemi et
+    al. 2024, "Applying guidance in a limited interval improves sample and distribution quality in diffusion models").
+    Theirs is in sigma / alpha; ours is in t, the samplers' own coordinate, and
+    ``schedule.time_at(-2 * torch.log(sigma))`` translates.
+
+    Args:
+        denoiser: the one that is guided; it answers with and without labels.
+        scale: w; 0 is unconditional, 1 is the denoiser's own answer to the label.
+        null: the label that guidance leads away from: none, or another class ("negative prompt").
+        interval: (low, high]: the times t at which to guide; elsewhere the scale is 1.
+
+    Raises:
+        ValueError: if the scale is not finite or the interval is no part of [0, 1].
+    """
+
+    denoiser: Denoiser
+    scale: float
+    null: int = NO_LABEL
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _check("ClassifierFreeGuidance", self.scale, self.interval)
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """That of the denoiser within."""
+        return self.denoiser.schedule
+
+    @property
+    def training(self) -> bool:
+        """Whether the denoiser within is a network in training mode."""
+        return bool(getattr(self.denoiser, "training", False))
+
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The guided E[x_0 | x_t].
+
+        Args:
+            x_t: (B, ...).
+            t: () or (B,), in (0, 1].
+            condition: (B,) labels, negative for none.
+
+        Returns:
+            shape of x_t.
+
+        Raises:
+            ValueError: if there is no condition.
+        """
+        labels = _labels("ClassifierFreeGuidance", x_t, condition)
+        null = torch.where(labels < 0, labels, self.null)
+        w = _weight(self.scale, 1.0, self.interval, t)
+        if isinstance(w, float) and w in (0.0, 1.0):
+            return self.denoiser(x_t, t, labels if w == 1 else null)
+        twice = t if t.ndim == 0 else torch.cat([t, t])
+        both = self.denoiser(torch.cat([x_t, x_t]), twice, torch.cat([labels, null]))
+        with_label, without = both.chunk(2)
+        return without + (w if isinstance(w, float) else expand(w, x_t)) * (with_label - without)
+
+
+@dataclass(frozen=True)
+class Inpainting:
+    r"""A denoiser that knows part of x_0: fill in the rest.
+
+    *Replacement* (scale = 0; Song et al. 2021, appendix I.2). Where x_0 is known, x_0_hat is that. Under
+    ``ancestral()`` the known part of x_t then walks along q(x_s | x_t, x_0), exactly. The unknown part hears of it only
+    through the denoiser, which takes x_t for a draw from all data: it harmonises with what the known part *looks* like
+    at t, not with what it *is*, and is biased (Trippe et al. 2023, "Diffusion probabilistic modeling of protein
+    backbones"; Ho et al. 2022, below). Going back up and trying again lessens it: ``sampler.resampled`` (RePaint:
+    Lugmayr et al. 2022, algorithm 1).
+
+    *Reconstruction guidance* (scale = w > 0; Ho et al. 2022, "Video diffusion models", section 3.1). Bayes' rule with
+    p(known | x_t) taken for a Gaussian of variance sigma^2 / alpha^2 about x_0_hat: the unknown part also gets
+
+        - w alpha / 2 grad |known - x_0_hat|^2,     the sum and the gradient over the known and the unknown part
+
+    Args:
+        denoiser: the one that is asked.
+        known: x_0 where it is known, and anything finite elsewhere; a shape that broadcasts to (B, ...).
+        mask: bool, True where x_0 is known; a shape that broadcasts to (B, ...).
+        scale: w, >= 0; above 0 each call costs a backward pass.
+
+    Raises:
+        ValueError: if the mask is not of bools, or the scale is negative.
+    """
+
+    denoiser: Denoiser
+    known: Tensor
+    mask: Tensor
+    scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.mask.dtype != torch.bool or not 0 <= self.scale < math.inf:
+            raise ValueError(
+                f"Inpainting got a mask of type {self.mask.dtype} and scale={self.scale}; the mask must be bool, True "
+                "where x_0 is known, and the scale at least 0."
+            )
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """That of the denoiser within."""
+        return self.denoiser.schedule
+
+    @property
+    def training(self) -> bool:
+        """Whether the denoiser within is a network in training mode."""
+        return bool(getattr(self.denoiser, "training", False))
+
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """x_0 where it is known, and an estimate of E[x_0 | x_t, known] elsewhere. Shapes as for ``Denoiser``."""
+        known, mask = self.known.to(x_t), self.mask.to(x_t.device)
+        if self.scale == 0:
+            return torch.where(mask, known, self.denoiser(x_t, t, condition))
+        goes_on = torch.is_grad_enabled() and x_t.requires_grad
+        with torch.enable_grad():
+            x = x_t if goes_on else x_t.detach().requires_grad_()
+            x_0_hat = self.denoiser(x, t, condition)
+            error = torch.where(mask, known - x_0_hat, 0.0).square().sum()
+            (gradient,) = torch.autograd.grad(error, x, create_graph=goes_on)
+        x_0_hat = x_0_hat if goes_on else x_0_hat.detach()
+        return torch.where(mask, known, x_0_hat - expand(self.scale * self.schedule.alpha(t) / 2, x_t) * gradient)
+
+
+class NoisyClassifier(nn.Module):
+    """A learnt p(y | x_t): a network that is told the noise level, and the schedule of the noise.
+
+    Trained like a denoiser, by the same loop: ``Trainer(NoisyClassifier(LevelClassifier(), schedule), data,
+    classifier_loss).run().ema``. For points the network is ``ResidualMLP(D, out_dim=classes)``.
+
+    Args:
+        network: (x, level) -> logits (B, classes); it sees x_t / sqrt(alpha^2 + sigma^2), of variance about 1.
+        schedule: the noise.
+        level: (schedule, t) -> what the network is told about the time, shape of t.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: NoiseSchedule,
+        level: Callable[[NoiseSchedule, Tensor], Tensor] = angle,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.schedule = schedule
+        self.level = level
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Logits of p(y | x_t).
+
+        Args:
+            x_t: (B, ...).
+            t: () or (B,), in (0, 1].
+
+        Returns:
+            (B, classes).
+        """
+        c_in = expand(torch.rsqrt(self.schedule.alpha(t) ** 2 + self.schedule.sigma(t) ** 2), x_t)
+        level = self.level(self.schedule, t).to(device=x_t.device, dtype=x_t.dtype).expand(len(x_t))
+        logits: Tensor = self.network(c_in * x_t, level)
+        return logits
+
+
+def classifier_loss(
+    model: NoisyClassifier,
+    x_0: Tensor,
+    t: Tensor,
+    *,
+    condition: Tensor | None,
+    eps: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """-log p(y | x_t) of the right label, in nats: what the trainer minimises for a classifier of noisy data.
+
+    Its minimum over all functions is the exact p(y | x_t), whatever the times' distribution. At t = 1 it is the labels'
+    entropy: noise has no class.
+
+    Args:
+        model: the classifier.
+        x_0: clean data, (B, ...).
+        t: times in (0, 1], () or (B,).
+        condition: (B,) labels; a negative one, hidden, counts as a loss of 0.
+        eps: the noise, shape of x_0; drawn from ``generator`` if None.
+        generator: source of the noise.
+
+    Returns:
+        (B,).
+
+    Raises:
+        ValueError: if there are no labels.
+    """
+    labels = _labels("classifier_loss", x_0, condition)
+    eps = noise_like(x_0, generator) if eps is None else eps
+    logits = model(q_sample(model.schedule, x_0, t, eps), t)
+    return F.cross_entropy(logits, labels, reduction="none", ignore_index=NO_LABEL)
+
+
+def _weight(scale: float, outside: float, interval: tuple[float, float], t: Tensor) -> float | Tensor:
+    """The scale at t: a number where all examples share it and it can be known without waiting for a device."""
+    low, high = interval
+    if interval == (0.0, 1.0) or scale == outside:
+        return float(scale)
+    if t.ndim == 0 and t.device.type == "cpu":
+        return float(scale) if low < float(t) <= high else outside
+    return torch.where((t > low) & (t <= high), scale, outside)
+
+
+def _labels(who: str, x_t: Tensor, condition: Tensor | None) -> Tensor:
+    if condition is None or condition.shape != x_t.shape[:1] or condition.is_floating_point():
+        given = "none" if condition is None else f"labels of shape {tuple(condition.shape)} and type {condition.dtype}"
+        raise ValueError(
+            f"{who} got {len(x_t)} examples and {given}; there is nothing to lead towards without one integer label "
+            "per example: pass condition, (B,)."
+        )
+    return condition
+
+
+def _check(who: str, scale: float, interval: tuple[float, float]) -> None:
+    low, high = interval
+    if not math.isfinite(scale) or not 0 <= low < high <= 1:
+        raise ValueError(
+            f"{who} got scale={scale} and interval={interval}; it needs a finite scale and times 0 <= low < high <= 1."
+        )
