@@ -10,18 +10,28 @@ from diffusion_edu import (
     X0,
     BetaSchedule,
     Classifier,
+    ClassifierFreeGuidance,
+    ClassifierGuidance,
     CosineSchedule,
     DiffusionModel,
     EmpiricalDenoiser,
     FlowSchedule,
     GaussianMixture,
+    Inpainting,
     LearntVarianceModel,
+    LevelClassifier,
+    NoisyClassifier,
     Normal,
     UNet,
     V,
     ancestral,
+    annealed_langevin,
+    classifier_loss,
+    corrected,
     ddim,
     denoising_loss,
+    dequantize,
+    diffuse,
     discretized_log_prob,
     dpmpp_2m,
     edm,
@@ -29,6 +39,7 @@ from diffusion_edu import (
     euler_maruyama,
     heun,
     hybrid_loss,
+    invert,
     learnt_std,
     min_snr,
     moons,
@@ -38,10 +49,14 @@ from diffusion_edu import (
     q_posterior,
     q_sample,
     q_transition,
+    resampled,
     sample,
     simple,
+    slerp,
     times,
 )
+from diffusion_edu.likelihood import velocity_and_divergence
+from diffusion_edu.ode import DORMAND_PRINCE, attempt, rms
 from tests.cases import SCHEDULES
 
 META = torch.device("meta")
@@ -97,7 +112,11 @@ def test_the_parameterisations_and_the_loss(schedule, row):
     loss.sum().backward()
 
 
-@pytest.mark.parametrize("step", [ancestral(), ddim(), ddim(0.5), euler(), heun(), euler_maruyama(), dpmpp_2m()])
+STEPS = [ancestral(), ddim(), ddim(0.5), euler(), heun(), euler_maruyama(), dpmpp_2m()]
+STEPS += [corrected(ddim()), annealed_langevin(2), resampled(ancestral(), 2)]
+
+
+@pytest.mark.parametrize("step", STEPS)
 def test_the_samplers(schedule, step):
     net = UNet(channels=(4, 8), blocks=1, embedding=16, heads=2).to(META)
     model = DiffusionModel(net, schedule, V).eval()
@@ -122,3 +141,47 @@ def test_the_exact_denoisers(schedule):
 
 def test_the_classifier():
     check(Classifier().to(META)(noise((4, 1, 28, 28))), shape=(4, 10))
+
+
+def test_the_walks_upwards_and_between(schedule):
+    net = UNet(channels=(4, 8), blocks=1, embedding=16, heads=2).to(META)
+    *_, top = invert(DiffusionModel(net, schedule, V).eval(), noise(), 0.9 * times(3), iterations=2)
+    *_, end = diffuse(schedule, noise(), 0.9 * times(3))
+    check(top.x, end.x, slerp(noise(), noise(), 0.3), slerp(noise(), noise(), t()))
+
+
+def test_guidance(schedule):
+    net = UNet(channels=(4, 8), blocks=1, num_classes=3, embedding=16, heads=2).to(META)
+    model = DiffusionModel(net, schedule, V).eval()
+    classifier = NoisyClassifier(LevelClassifier(1, 3, (4, 8)).to(META), schedule).eval()
+    labels = torch.zeros(4, dtype=torch.long, device=META)
+    check(classifier(noise(), t()), shape=(4, 3))
+    check(classifier_loss(classifier, noise(), t(), condition=labels), shape=(4,))
+    for interval in ((0.0, 1.0), (0.2, 0.8)):
+        check(ClassifierFreeGuidance(model, 2.0, interval=interval)(noise(), t(), labels))
+        check(ClassifierGuidance(model, classifier, 2.0, interval)(noise(), t(), labels))
+    for scale in (0.0, 1.0):
+        check(Inpainting(model, noise(), noise() > 0, scale)(noise(), t()))
+
+
+def test_what_an_adaptive_solver_computes_between_its_questions_to_the_device(schedule):
+    # whether a step was good enough is a question to the device, which meta cannot answer; the step itself is computed
+    net = UNet(channels=(4, 8), blocks=1, embedding=16, heads=2).to(META)
+    model = DiffusionModel(net, schedule, V).eval()
+    for probes in (None, noise((2, *SHAPE))):
+        if probes is None:
+            small = GaussianMixture(*(part.to(META) for part in moons())).denoiser(schedule)
+            v, divergence = velocity_and_divergence(small, noise((4, 2)), t())
+            check(v, shape=(4, 2))
+        else:
+            v, divergence = velocity_and_divergence(model, noise(), t(), None, probes)
+            check(v)
+        check(divergence, shape=(4,))
+
+    def slope(u, y):
+        return velocity_and_divergence(model, y.reshape(SHAPE), t(u), None, probes)[0].flatten(1)
+
+    y = noise().flatten(1)
+    check(*attempt(DORMAND_PRINCE, slope, 0.6, y, -0.1, slope(0.6, y)), shape=y.shape)
+    check(rms(y), shape=(4,))
+    check(dequantize(noise()))
