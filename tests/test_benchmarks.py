@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import report, train_step
+from benchmarks import adaptive, report, train_step
 from benchmarks.report import Spread
 from benchmarks.train_step import Contender, Measured, Product, Run, Setting, Training
 
@@ -54,7 +54,7 @@ def test_a_document_without_the_place_is_refused(document):
         report.placed(document, "a", "new")
 
 
-@pytest.mark.parametrize("name", ["train_step", "sampling", "solver_order"])
+@pytest.mark.parametrize("name", ["train_step", "sampling", "solver_order", "adaptive"])
 def test_the_readme_has_a_place_for_each_benchmark(name):
     document = report.README.read_text(encoding="utf-8")
     assert "\n\nRESULT\n\n" in report.placed(document, name, "RESULT")
@@ -235,3 +235,16 @@ def test_a_question_that_cannot_be_answered_is_refused(capsys):
     with pytest.raises(SystemExit):
         train_step.main(["--rounds", "1"])
     assert "at least 2" in capsys.readouterr().err
+
+
+def test_the_table_of_errors_and_evaluations_is_made_on_tiny_sizes(capsys, monkeypatch):
+    monkeypatch.setattr(adaptive, "CALLS", (4, 8))
+    monkeypatch.setattr(adaptive, "TOLERANCES", (1e-2, 1e-4))
+    monkeypatch.setattr(adaptive, "SCHEDULES", {"cosine": adaptive.SCHEDULES["cosine"]})
+    adaptive.main(["--starts", "2", "--samples", "40"])
+    text = capsys.readouterr().out
+    for name in ("euler, uniform grid", "SciPy's RK45 in t", "adaptive_sde"):
+        assert name in text
+    row = next(line for line in text.splitlines() if line.startswith("| adaptive_ode, Dormand-Prince"))
+    for cell, tol in zip(row.split("|")[2:4], adaptive.TOLERANCES, strict=True):
+        assert float(cell.split(":")[1]) < 10 * tol
