@@ -3,7 +3,7 @@
 import math
 
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
@@ -199,6 +199,8 @@ def test_inversion_is_exact_where_the_denoiser_does_not_listen(schedule, steps, 
             return x_0
 
     grid = torch.linspace(0.9, 0.1, steps + 1, dtype=torch.float64)
+    level = schedule.sigma(grid) / schedule.alpha(grid)
+    assume(float((level[1:] / level[:-1]).min()) > 0.05)  # an iteration leaves 1 - this of the error
     x = q_sample(schedule, x_0, grid[-1], eps)
     *_, top = invert(Constant(), x, grid, iterations=400)
     assert_close(sample(ddim(), Constant(), top.x, grid), x, rtol=1e-6, atol=1e-6)
