@@ -28,7 +28,7 @@ import functools
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import EllipsisType
@@ -47,6 +47,9 @@ __all__ = [
     "claim",
     "diagnose",
     "find_claims",
+    "hunted",
+    "listed",
+    "strange",
     "truth",
 ]
 
@@ -460,6 +463,54 @@ def truth(answer: object) -> bool | None:
     if isinstance(answer, Tensor | np.ndarray | np.generic) and answer.ndim <= 1 and math.prod(answer.shape) == 1:
         answer = answer.item()
     return answer if isinstance(answer, bool) else None
+
+
+def hunted(accused: Collection[str], missed: Mapping[str, str]) -> str | None:
+    """What a bug hunt that lets the honest program go is told: None where it finds all that are broken.
+
+    Args:
+        accused: the names of the programs that the learner's test accuses.
+        missed: for each broken program, what to say of it where it is not among them.
+    """
+    escaped = [name for name in missed if name not in accused]
+    if not escaped:
+        return None
+    count = {3: "three", 4: "four"}[len(missed)]
+    found = f"it finds {listed(accused)}" if accused else f"it finds none of the {count}"
+    return f"{found}, and takes {listed(escaped)} for honest. " + ". ".join(missed[name] for name in escaped)
+
+
+def listed(names: Collection[str]) -> str:
+    """One or more names in words: "A", "A and B", "A, B and C"."""
+    *first, last = names
+    return " and ".join([", ".join(first), last] if first else [last])
+
+
+def strange(
+    statistic: Callable[[str, int], object], names: Iterable[str], honest: str, *, runs: int, limit: float, atol: float
+) -> list[str] | None:
+    """The programs on which a statistic lies far from where it lies on the honest one; None if it is not finite there.
+
+    Args:
+        statistic: (name of a program, seed of a run) -> a number, or a tensor of several.
+        names: of the programs to judge, each by its run with seed 0.
+        honest: the program whose runs with other seeds tell how much the statistic varies by itself.
+        runs: how many of those, >= 2.
+        limit: how far is far, in standard deviations over those runs.
+        atol: what rounding may do, as a part of 1 + |mean|.
+    """
+
+    def of(name: str, seed: int) -> Tensor:
+        return torch.as_tensor(statistic(name, seed)).detach().double().flatten()
+
+    usual = torch.stack([of(honest, seed) for seed in range(1, 1 + runs)])
+    if not bool(usual.isfinite().all()):
+        return None
+    mean, std = usual.mean(0), usual.std(0)
+    # written so that what is not a number is strange too
+    return [
+        name for name in names if not bool(((of(name, 0) - mean).abs() - atol * (1 + mean.abs()) <= limit * std).all())
+    ]
 
 
 # --------------------------------------------------------------------------------------------- numbers

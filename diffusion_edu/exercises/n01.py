@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..checks import Exercise, diagnose
+from ..checks import Exercise, diagnose, hunted, strange
 from ..data import seeded
 from ..process import q_transition
 from ..schedule import BetaSchedule
@@ -121,33 +121,22 @@ _MISSED = {
 
 
 def _bug_hunt(statistic: Callable[..., object]) -> str | None:
-    def of(name: str, seed: int) -> Tensor:
-        value = statistic(*run_chain(name, seed))
-        return torch.as_tensor(value).detach().double().flatten()
-
-    usual = torch.stack([of(HONEST, seed) for seed in range(1, 1 + HONEST_RUNS)])
-    if not bool(usual.isfinite().all()):
+    accused = strange(
+        lambda name, seed: statistic(*run_chain(name, seed)),
+        _CHAINS,
+        HONEST,
+        runs=HONEST_RUNS,
+        limit=LIMIT,
+        atol=1e-5,  # float32 rounds at about 1e-7
+    )
+    if accused is None:
         return "on an honest chain your statistic gives numbers that are not finite"
-    mean, std = usual.mean(0), usual.std(0)
-    accused = []
-    for name in _CHAINS:
-        away = (of(name, 0) - mean).abs() - 1e-5 * (1 + mean.abs())  # float32 rounds at about 1e-7
-        if not bool((away <= LIMIT * std).all()):  # also where it is not a number
-            accused.append(name)
     if HONEST in accused:
         return (
             f"it accuses chain {HONEST}, which is honest: another run of the same chain gives quite another value. "
             "Average over the runs"
         )
-    missed = [name for name in _CHAINS if name != HONEST and name not in accused]
-    if not missed:
-        return None
-    found = f"it finds {_listed(accused)}" if accused else "it finds none of the three"
-    return f"{found}, and takes {_listed(missed)} for honest. " + ". ".join(_MISSED[name] for name in missed)
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return hunted(accused, _MISSED)
 
 
 one_step = Exercise(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..checks import Exercise, diagnose, truth
+from ..checks import Exercise, diagnose, hunted, listed, truth
 from ..data import seeded
 from ..process import q_sample, q_transition
 from ..schedule import BetaSchedule
@@ -195,16 +195,8 @@ def _bug_hunt(test: Callable[..., object]) -> str | None:
             "differ in the seventh digit. Compare with a tolerance, and look whether what you compare with is right"
         )
     if HONEST in accused:
-        return f"it accuses {_listed(accused)}, and {HONEST} is honest. Look whether what you compare with is right"
-    missed = [name for name in JUMPS if name != HONEST and name not in accused]
-    if not missed:
-        return None
-    found = f"it finds {_listed(accused)}" if accused else "it finds none of the four"
-    return f"{found}, and takes {_listed(missed)} for honest. " + ". ".join(_MISSED[name] for name in missed)
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+        return f"it accuses {listed(accused)}, and {HONEST} is honest. Look whether what you compare with is right"
+    return hunted(accused, _MISSED)
 
 
 jump = Exercise(

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..checks import Exercise, diagnose
+from ..checks import Exercise, diagnose, hunted, strange
 from ..data import seeded
 from ..process import q_posterior
 from ..schedule import BetaSchedule
@@ -185,32 +185,22 @@ _MISSED = {
 
 
 def _bug_hunt(statistic: Callable[..., object]) -> str | None:
-    def of(name: str, seed: int) -> Tensor:
-        return torch.as_tensor(statistic(run_sampler(name, seed))).detach().double().flatten()
-
-    usual = torch.stack([of(HONEST, seed) for seed in range(1, 1 + HONEST_RUNS)])
-    if not bool(usual.isfinite().all()):
+    accused = strange(
+        lambda name, seed: statistic(run_sampler(name, seed)),
+        "ABCD",
+        HONEST,
+        runs=HONEST_RUNS,
+        limit=LIMIT,
+        atol=1e-6,
+    )
+    if accused is None:
         return "on an honest sampler your statistic gives numbers that are not finite"
-    mean, std = usual.mean(0), usual.std(0)
-    accused = []
-    for name in "ABCD":
-        away = (of(name, 0) - mean).abs() - 1e-6 * (1 + mean.abs())  # rounding
-        if not bool((away <= LIMIT * std).all()):  # also where it is not a number
-            accused.append(name)
     if HONEST in accused:
         return (
             f"it accuses sampler {HONEST}, which is honest: another run of the same sampler gives quite another value. "
             "Average over the runs"
         )
-    missed = [name for name in "BCD" if name not in accused]
-    if not missed:
-        return None
-    found = f"it finds {_listed(accused)}" if accused else "it finds none of the three"
-    return f"{found}, and takes {_listed(missed)} for honest. " + ". ".join(_MISSED[name] for name in missed)
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return hunted(accused, _MISSED)
 
 
 posterior = Exercise(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ..checks import Exercise, diagnose
+from ..checks import Exercise, diagnose, hunted
 from ..data import seeded
 from ..gaussian import bits_per_dim
 from ..process import posterior_kl, posterior_std, transition_std
@@ -224,15 +224,7 @@ def _audit(attempt: Callable[..., object]) -> str | None:
             f"it accuses program {HONEST}, which is honest. A bound may lie above the exact value: choose data for "
             "which the honest bound has no gap, and compare with the entropy of those data"
         )
-    missed = [name for name in PROGRAMS if name != HONEST and name not in accused]
-    if not missed:
-        return None
-    found_words = f"it finds {_listed(accused)}" if accused else "it finds none of the four"
-    return f"{found_words}, and takes {_listed(missed)} for honest. " + ". ".join(_MISSED[name] for name in missed)
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return hunted(accused, _MISSED)
 
 
 bits = Exercise("4.1", _bits, hint="two things happen: nats become bits, and a density changes its unit, (4.14).")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..analytic import GaussianMixture
-from ..checks import Exercise, diagnose, truth
+from ..checks import Exercise, diagnose, hunted, truth
 from ..data import moons, seeded
 from ..denoiser import eps as eps_of
 from ..loss import min_snr, snr
@@ -184,15 +184,7 @@ def _bug_hunt(attempt: Callable[..., object]) -> str | None:
         return (
             f"it accuses program {HONEST}, which is honest. Work out on paper what the loss must be; allow for rounding"
         )
-    missed = [name for name in PROGRAMS if name != HONEST and name not in accused]
-    if not missed:
-        return None
-    found = f"it finds {_listed(accused)}" if accused else "it finds none of the four"
-    return f"{found}, and takes {_listed(missed)} for honest. " + ". ".join(_MISSED[name] for name in missed)
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return hunted(accused, _MISSED)
 
 
 v_from_eps = Exercise("5.1", _v_from_eps, hint="first x_0_hat from x_t and eps_hat, then v from x_0_hat and eps_hat.")

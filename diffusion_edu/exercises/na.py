@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..checks import Exercise, diagnose, truth
+from ..checks import Exercise, diagnose, hunted, truth
 from ..data import seeded
 from ..gaussian import bits_per_dim
 
@@ -176,16 +176,7 @@ def _bug_hunt(test: Callable[..., object]) -> str | None:
             f"it accuses program {HONEST}, which is honest, in some of {HONEST_RUNS} runs: by bad luck. Allow more "
             "standard errors"
         )
-    missed = [name for name in _PROGRAMS if name != HONEST and any([passes(name) for _ in range(BROKEN_RUNS)])]
-    if not missed:
-        return None
-    found = [name for name in _PROGRAMS if name not in (HONEST, *missed)]
-    says = f"it finds {_listed(found)}" if found else "it finds none of the three"
-    return f"{says}, and takes {_listed(missed)} for honest. " + ". ".join(_MISSED[name] for name in missed)
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return hunted([name for name in _MISSED if not any([passes(name) for _ in range(BROKEN_RUNS)])], _MISSED)
 
 
 product = Exercise(
