@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol, TypeVar
@@ -62,6 +62,7 @@ __all__ = [
     "Pictures",
     "Toy",
     "choose",
+    "did_you_mean",
 ]
 
 T = TypeVar("T")
@@ -276,7 +277,10 @@ def choose(table: Mapping[str, T], name: str, what: str) -> T:
     """
     if name in table:
         return table[name]
-    near = difflib.get_close_matches(name, table, n=1)
-    raise ValueError(
-        f"{what} is {name!r}; it is one of {', '.join(table)}." + (f" Did you mean {near[0]}?" if near else "")
-    )
+    raise ValueError(f"{what} is {name!r}; it is one of {', '.join(table)}.{did_you_mean(name, table)}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question with the nearest of the known names, to end a sentence with; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]}?" if near else ""

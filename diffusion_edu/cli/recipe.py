@@ -12,7 +12,6 @@ no field has, or a value of another kind, is refused with a sentence.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import tomllib
@@ -32,7 +31,7 @@ from ..networks import ResidualMLP
 from ..storage import load_weights
 from ..trainer import Loss, TrainConfig
 from ..unet import UNet
-from .names import DATA, GRIDS, PARAMETERIZATIONS, SAMPLERS, SCHEDULES, TIMES, WEIGHTS, DataSet, choose
+from .names import DATA, GRIDS, PARAMETERIZATIONS, SAMPLERS, SCHEDULES, TIMES, WEIGHTS, DataSet, choose, did_you_mean
 
 __all__ = [
     "DataConfig",
@@ -290,10 +289,9 @@ def _record(kind: type[R], table: Any, origin: str, prefix: str) -> R:
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     for key in table:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
             raise ValueError(
                 f"{origin}: there is no {prefix}{key}; {f'[{name}]' if name else 'a recipe'} has {', '.join(known)}."
-                + (f" Did you mean {near[0]}?" if near else "")
+                f"{did_you_mean(key, known)}"
             )
     values = {
         key: _record(hints[key], value, origin, f"{prefix}{key}.")
