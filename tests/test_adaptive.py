@@ -160,6 +160,29 @@ def test_where_alpha_of_1_is_0_the_sde_starts_below_1_and_the_ode_at_1(schedule)
     assert next(iter(adaptive_ode(denoiser, x))).t == 1
 
 
+def test_the_error_of_the_first_sde_step_is_the_papers():
+    schedule, atol, rtol = VPSchedule(), 0.5, 0.3  # loose, so that the first try is taken
+    x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    denoiser = GaussianMixture(torch.ones(1), torch.full((1, 3), MEAN).double(), torch.tensor([STD]).double())
+    walk = adaptive_sde(denoiser.denoiser(schedule), x, atol, rtol, generator=torch.Generator().manual_seed(2))
+    start, first = itertools.islice(walk, 2)
+    assert first.rejected == 0 and 0 < first.error < 1
+
+    def F(x, t):
+        f, g = schedule.drift(t), schedule.diffusion(t)
+        return f * x - g**2 * (schedule.alpha(t) * denoiser.denoiser(schedule)(x, t) - x) / schedule.sigma(t) ** 2
+
+    t, s = start.t, first.t
+    h = t - s
+    dW = torch.sqrt(h) * torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    once = x - h * F(x, t) + schedule.diffusion(t) * dW
+    twice = (once + x - h * F(once, s) + schedule.diffusion(s) * dW) / 2
+    unit = torch.maximum(torch.full_like(x, atol), rtol * torch.maximum(once.abs(), x.abs()))
+    errors = [((once - twice)[i] / unit[i]).square().mean().sqrt().item() for i in range(4)]
+    assert_close(first.x, twice, rtol=1e-10, atol=1e-12)
+    assert_close(first.error, max(errors), rtol=1e-9, atol=0)
+
+
 def test_a_looser_tolerance_costs_less():
     denoiser, x = GAUSSIAN.denoiser(VPSchedule()), torch.randn(8, 1, dtype=torch.float64)
     for sampler, tolerances in ((adaptive_ode, (0.1, 1e-3, 1e-5)), (adaptive_sde, (0.1, 0.01, 0.003))):
