@@ -36,15 +36,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, State, angle, check_batch, time_at_angle, velocity_in_angle
+from .denoiser import Denoiser, State, angle, check_batch, forget, time_at_angle, velocity_in_angle
 from .gaussian import noise_like
-from .ode import DORMAND_PRINCE, Pair, integrate
-from .schedule import NoiseSchedule, expand
+from .ode import DORMAND_PRINCE, Pair, integrate, rms
+from .schedule import LARGEST_RATIO, NoiseSchedule, expand
 
 __all__ = ["AdaptiveState", "adaptive_ode", "adaptive_sde"]
 
 TimeOf = Callable[[float], Tensor]
-LARGEST_RATIO = 80.0  # sigma / alpha at which an SDE without a finite t = 1 starts; as in ``sampler.karras``
 
 
 @dataclass(frozen=True)
@@ -128,14 +127,14 @@ def adaptive_ode(
             time_of(point.t),
             point.y.reshape(x.shape),
             x_0_hat,
-            _forget(state),
+            forget(state),
             point.evaluations,
             point.rejected,
             point.error,
         )
         yield state
     assert state is not None
-    yield replace(state, t=torch.zeros_like(end), x=said[0], x_0_hat=said[0], previous=_forget(state), error=0.0)
+    yield replace(state, t=torch.zeros_like(end), x=said[0], x_0_hat=said[0], previous=forget(state), error=0.0)
 
 
 @torch.no_grad()
@@ -209,7 +208,7 @@ def adaptive_sde(
         evaluations += 1
 
         unit = (rtol * torch.maximum(x_euler.abs(), x_before.abs())).clamp(min=atol)
-        error = float(((x_euler - x_s) / unit).flatten(1).square().mean(1).sqrt().max())
+        error = float(rms(((x_euler - x_s) / unit).flatten(1)).max())
         if not math.isfinite(error):
             raise ArithmeticError(
                 f"adaptive_sde got NaN or infinity from the denoiser between t = {float(t):.4g} and {float(s):.4g}."
@@ -218,13 +217,13 @@ def adaptive_sde(
             x_before, x, t = x_euler, x_s, s
             x_0_hat, F = reverse_drift(x, t)
             evaluations += 1
-            state = AdaptiveState(t, x, x_0_hat, _forget(state), evaluations, rejected, error)
+            state = AdaptiveState(t, x, x_0_hat, forget(state), evaluations, rejected, error)
             yield state
         else:
             noise.give_back(h, dW)
             rejected += 1
         h = h * min(10.0, 0.9 * max(error, 1e-6) ** -0.9)
-    yield replace(state, t=torch.zeros_like(end), x=x_0_hat, x_0_hat=x_0_hat, previous=_forget(state), error=0.0)
+    yield replace(state, t=torch.zeros_like(end), x=x_0_hat, x_0_hat=x_0_hat, previous=forget(state), error=0.0)
 
 
 class _Brownian:
@@ -272,7 +271,3 @@ def _end(who: str, schedule: NoiseSchedule, sigma_min: float, atol: float, rtol:
             "both 0, and the smallest noise-to-signal ratio above 0 and below 1."
         )
     return schedule.time_at(torch.tensor(-2 * math.log(sigma_min), dtype=torch.float64)).double().cpu()
-
-
-def _forget(state: State | None) -> State | None:
-    return None if state is None else replace(state, previous=None)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -28,6 +28,7 @@ from .process import posterior_std, transition_std
 from .schedule import NoiseSchedule, expand
 
 __all__ = [
+    "Around",
     "Denoiser",
     "DiffusionModel",
     "LearntVarianceModel",
@@ -39,6 +40,7 @@ __all__ = [
     "denoise_with_std",
     "dynamic_threshold",
     "eps",
+    "forget",
     "learnt_std",
     "score",
     "time_at_angle",
@@ -85,6 +87,11 @@ class State:
     x: Tensor
     x_0_hat: Tensor | None = None
     previous: State | None = None
+
+
+def forget(state: State | None) -> State | None:
+    """A state without the one before it: what the next one remembers. None stays None."""
+    return None if state is None else replace(state, previous=None)
 
 
 def angle(schedule: NoiseSchedule, t: Tensor) -> Tensor:
@@ -339,19 +346,14 @@ def check_batch(who: str, denoiser: Denoiser, x: Tensor, condition: Tensor | Non
 
 
 @dataclass(frozen=True)
-class Treated:
-    """A denoiser whose answer is treated before anyone uses it: clipped, thresholded, projected.
-
-    Every sampler derives eps_hat again from the treated x_0_hat, so that the two always fit together; keeping the
-    network's eps beside a clipped x_0 is a classic mistake.
+class Around:
+    """What every denoiser around a denoiser has: the schedule of the one within, and whether that one is training.
 
     Args:
         denoiser: the one that is asked.
-        treatment: x_0_hat (B, ...) -> the same shape, for example ``clip_x_0``.
     """
 
     denoiser: Denoiser
-    treatment: Callable[[Tensor], Tensor]
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -362,6 +364,21 @@ class Treated:
     def training(self) -> bool:
         """Whether the denoiser within is a network in training mode."""
         return bool(getattr(self.denoiser, "training", False))
+
+
+@dataclass(frozen=True)
+class Treated(Around):
+    """A denoiser whose answer is treated before anyone uses it: clipped, thresholded, projected.
+
+    Every sampler derives eps_hat again from the treated x_0_hat, so that the two always fit together; keeping the
+    network's eps beside a clipped x_0 is a classic mistake.
+
+    Args:
+        denoiser: the one that is asked.
+        treatment: x_0_hat (B, ...) -> the same shape, for example ``clip_x_0``.
+    """
+
+    treatment: Callable[[Tensor], Tensor]
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """The treated E[x_0 | x_t, condition]. Shapes as for ``Denoiser``."""

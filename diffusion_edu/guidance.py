@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .denoiser import Denoiser, angle
+from .denoiser import Around, angle
 from .gaussian import noise_like
 from .networks import NO_LABEL
 from .process import q_sample
@@ -70,7 +70,7 @@ class NoiseClassifier(Protocol):
 
 
 @dataclass(frozen=True)
-class ClassifierGuidance:
+class ClassifierGuidance(Around):
     """x_0_hat + w sigma^2 / alpha grad log p(y | x_t) (Dhariwal & Nichol 2021, algorithm 1).
 
     The denoiser within is asked without a label: the classifier knows y, the denoiser knows the data. With scale 1 and
@@ -87,7 +87,6 @@ class ClassifierGuidance:
         ValueError: if the scale is not finite or the interval is no part of [0, 1].
     """
 
-    denoiser: Denoiser
     classifier: NoiseClassifier
     scale: float
     interval: tuple[float, float] = (0.0, 1.0)
@@ -96,14 +95,9 @@ class ClassifierGuidance:
         _check("ClassifierGuidance", self.scale, self.interval)
 
     @property
-    def schedule(self) -> NoiseSchedule:
-        """That of the denoiser within."""
-        return self.denoiser.schedule
-
-    @property
     def training(self) -> bool:
         """Whether the denoiser or the classifier is a network in training mode."""
-        return any(bool(getattr(part, "training", False)) for part in (self.denoiser, self.classifier))
+        return super().training or bool(getattr(self.classifier, "training", False))
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """The guided E[x_0 | x_t].
@@ -156,7 +150,7 @@ class ClassifierGuidance:
 
 
 @dataclass(frozen=True)
-class ClassifierFreeGuidance:
+class ClassifierFreeGuidance(Around):
     """E[x_0 | x_t, null] + w (E[x_0 | x_t, y] - E[x_0 | x_t, null]) (Ho & Salimans 2022, eq. 6; their w is ours - 1).
 
     Both answers come from one call with a batch twice as long; at scale 0 or 1 one of them is enough, and
@@ -177,23 +171,12 @@ class ClassifierFreeGuidance:
         ValueError: if the scale is not finite or the interval is no part of [0, 1].
     """
 
-    denoiser: Denoiser
     scale: float
     null: int = NO_LABEL
     interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         _check("ClassifierFreeGuidance", self.scale, self.interval)
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """That of the denoiser within."""
-        return self.denoiser.schedule
-
-    @property
-    def training(self) -> bool:
-        """Whether the denoiser within is a network in training mode."""
-        return bool(getattr(self.denoiser, "training", False))
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """The guided E[x_0 | x_t].
@@ -221,7 +204,7 @@ class ClassifierFreeGuidance:
 
 
 @dataclass(frozen=True)
-class Inpainting:
+class Inpainting(Around):
     r"""A denoiser that knows part of x_0: fill in the rest.
 
     *Replacement* (scale = 0; Song et al. 2021, appendix I.2). Where x_0 is known, x_0_hat is that. Under
@@ -246,7 +229,6 @@ class Inpainting:
         ValueError: if the mask is not of bools, or the scale is negative.
     """
 
-    denoiser: Denoiser
     known: Tensor
     mask: Tensor
     scale: float = 0.0
@@ -257,16 +239,6 @@ class Inpainting:
                 f"Inpainting got a mask of type {self.mask.dtype} and scale={self.scale}; the mask must be bool, True "
                 "where x_0 is known, and the scale at least 0."
             )
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """That of the denoiser within."""
-        return self.denoiser.schedule
-
-    @property
-    def training(self) -> bool:
-        """Whether the denoiser within is a network in training mode."""
-        return bool(getattr(self.denoiser, "training", False))
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """x_0 where it is known, and an estimate of E[x_0 | x_t, known] elsewhere. Shapes as for ``Denoiser``."""

@@ -24,10 +24,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, State, check_batch, denoise_with_std, x_0_hat_and_velocity
+from .denoiser import Denoiser, State, check_batch, denoise_with_std, forget, x_0_hat_and_velocity
 from .gaussian import noise_like
 from .process import posterior_std, q_posterior, q_transition
-from .schedule import NoiseSchedule, expand
+from .schedule import LARGEST_RATIO, NoiseSchedule, expand
 
 __all__ = [
     "Step",
@@ -403,7 +403,10 @@ def karras(
     """
     end = torch.ones((), dtype=torch.float64)
     largest = float(schedule.sigma(end) / schedule.alpha(end))
-    largest = min(largest, sigma_max if sigma_max is not None else (largest if largest < float("inf") else 80.0))
+    if sigma_max is not None:
+        largest = min(largest, sigma_max)
+    elif math.isinf(largest):
+        largest = LARGEST_RATIO
     if steps < 2 or not 0 < sigma_min < largest or rho <= 0:
         raise ValueError(
             f"karras got steps={steps}, sigma_min={sigma_min}, rho={rho} for noise up to {largest:.4g}; "
@@ -446,7 +449,7 @@ def trajectory(
     state = State(times[0], x)
     yield state
     for s in times[1:]:
-        state = step(denoiser, replace(state, previous=_forget(state.previous)), s, condition, generator)
+        state = step(denoiser, replace(state, previous=forget(state.previous)), s, condition, generator)
         yield state
 
 
@@ -543,7 +546,7 @@ def invert(
             by_eps = alpha_t * (x_s - sigma_s * eps_hat) / alpha_s + sigma_t * eps_hat
             by_x_0 = alpha_t * x_0_hat + sigma_t * (x_s - alpha_s * x_0_hat) / sigma_s
             x_t = torch.where((alpha_t > sigma_t) | (sigma_s == 0), by_eps, by_x_0)
-        state = State(t, x_t, x_0_hat, replace(state, previous=None))
+        state = State(t, x_t, x_0_hat, forget(state))
         yield state
 
 
@@ -577,10 +580,6 @@ def slerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
     on_a = torch.where(parallel, 1 - w, torch.sin((1 - w) * theta) / sine)
     on_b = torch.where(parallel, w, torch.sin(w * theta) / sine)
     return on_a * a + on_b * b
-
-
-def _forget(state: State | None) -> State | None:
-    return None if state is None else replace(state, previous=None)
 
 
 def _check(denoiser: Denoiser, x: Tensor, times: Tensor, condition: Tensor | None) -> None:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "LARGEST_RATIO",
     "BetaSchedule",
     "CosineSchedule",
     "EDMSchedule",
@@ -35,6 +36,9 @@ __all__ = [
     "VPSchedule",
     "expand",
 ]
+
+# sigma / alpha where a walk starts whose schedule has alpha(1) = 0: EDM's largest sigma (Karras et al. 2022, table 1)
+LARGEST_RATIO = 80.0
 
 
 def expand(coefficient: Tensor, like: Tensor) -> Tensor:
@@ -467,7 +471,7 @@ class EDMSchedule(NoiseSchedule):
         sigma_max: noise at t = 1, > 0, in units of the data.
     """
 
-    def __init__(self, sigma_max: float = 80.0) -> None:
+    def __init__(self, sigma_max: float = LARGEST_RATIO) -> None:
         super().__init__()
         if sigma_max <= 0:
             raise ValueError(f"EDMSchedule got sigma_max={sigma_max}; the noise at t = 1 must be above 0.")
