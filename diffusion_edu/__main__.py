@@ -1,8 +1,8 @@
 """``python -m diffusion_edu``: the command line, for where its script is not on the path."""
 
-from .cli import main
+from .cli import console
 
-__all__ = ["main"]
+__all__ = ["console"]
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    console()

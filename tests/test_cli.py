@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffusion_edu import FlowSchedule, ImageSet, TrainConfig, Trainer, ancestral, transition_std
 from diffusion_edu.cli import (
     Recipe,
+    console,
     draw_samples,
     find_recipe,
     labels_for,
@@ -612,6 +613,22 @@ def test_two_processes_go_on_from_one_with_its_losses(tmp_path, monkeypatch):
     one, two = (load_tensors(folder / "model.safetensors")[0] for folder in (alone, together))
     flat = lambda weights: torch.cat([weights[name].double().flatten() for name in sorted(one)])  # noqa: E731
     assert (flat(two) - flat(one)).norm() < 2e-3 * flat(one).norm()
+
+
+def test_one_of_many_processes_ends_without_pythons_clearing_away(monkeypatch, capsys):
+    # a gloo thread that drops a tensor while Python shuts down aborts the process; see cli.console
+    calls = []
+    monkeypatch.setattr(sys, "argv", ["diffusion-edu", "unknown"])
+    with pytest.raises(SystemExit) as ended:
+        console()
+    assert ended.value.code == 2
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: calls.append("destroyed"))
+    monkeypatch.setattr(os, "_exit", calls.append)
+    with pytest.raises(SystemExit):  # only because os._exit has been replaced
+        console()
+    assert calls == ["destroyed", 2]
+    assert "no command 'unknown'" in capsys.readouterr().err
 
 
 def test_the_recipe_of_the_defaults_is_the_default_everywhere():

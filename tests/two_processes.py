@@ -1,6 +1,7 @@
 """A short training run for ``torchrun``: prints its losses as JSON, and saves. See test_trainer.py."""
 
 import json
+import os
 import sys
 
 import torch
@@ -23,6 +24,8 @@ def main(folder: str, steps: int, resume: bool, accumulate: int) -> None:
         print(json.dumps(losses))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        sys.stdout.flush()
+        os._exit(0)  # see diffusion_edu.cli.console
 
 
 if __name__ == "__main__":

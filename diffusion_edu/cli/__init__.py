@@ -14,13 +14,14 @@ is the comment beside the field. What a name in it stands for is in ``names``; w
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
@@ -34,6 +35,7 @@ __all__ = [
     "Quality",
     "Recipe",
     "SampleConfig",
+    "console",
     "draw_samples",
     "find_recipe",
     "labels_for",
@@ -119,9 +121,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         go_on = " The same command goes on from the last checkpoint." if arguments[0] == "train" else ""
         print(f"Interrupted.{go_on}", file=sys.stderr)
         return 130
-    finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+
+
+def console() -> NoReturn:
+    """Run the command of this process, and end the process with its exit status: what ``diffusion-edu`` calls.
+
+    One of many processes ends without Python's own clearing away: DDP keeps the process group's threads, and one that
+    lets go of a tensor while Python shuts down aborts a run that was done (github.com/pytorch/pytorch/issues/190489).
+    """
+    status = main()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _train(arguments: list[str]) -> int:
