@@ -22,7 +22,17 @@ from PIL import Image
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffusion_edu import FlowSchedule, ImageSet, TrainConfig, Trainer, ancestral, transition_std
+from diffusion_edu import (
+    ClassifierFreeGuidance,
+    FlowSchedule,
+    ImageSet,
+    TrainConfig,
+    Trainer,
+    ancestral,
+    prior,
+    sample,
+    transition_std,
+)
 from diffusion_edu.cli import (
     Recipe,
     console,
@@ -40,6 +50,7 @@ from diffusion_edu.cli import (
     to_toml,
 )
 from diffusion_edu.cli.run import Log
+from diffusion_edu.data import seeded
 from diffusion_edu.storage import load_tensors, save_tensors
 from diffusion_edu.trainer import Progress
 
@@ -249,6 +260,33 @@ def test_every_sampler_draws_from_a_run_on_every_grid(trained, sampler, grid):
     assert x.shape == (5, 2) and bool(x.isfinite().all())
 
 
+def test_guidance_leads_the_samples_of_a_run_and_1_leaves_them_as_they_are(trained):
+    model, given = load_run(trained)
+    labels = labels_for(given, "each", 6)
+    plain, guided, once = (
+        draw_samples(model, given, dataclasses.replace(given.sample, guidance=w), 6, labels, seed=0) for w in (1, 3, 1)
+    )
+    grid = names.GRIDS[given.sample.grid](model.schedule, given.sample.steps)
+    noise = prior(model.schedule, (6, 2), seeded(0))
+    step = names.SAMPLERS[given.sample.sampler]()
+    assert torch.equal(plain, once) and not torch.equal(plain, guided)
+    led = sample(step, ClassifierFreeGuidance(model, 3), noise, grid, labels)
+    assert_close(guided, led.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("tables", "sentence"),
+    [
+        ({"sample": {"guidance": 2.0}, "model": {"conditional": False}}, "this model has no labels"),
+        ({"sample": {"guidance": 2.0}, "train": {"label_drop": 0.0}}, "hides no labels in training"),
+        ({"sample": {"guidance": float("inf")}}, "guidance=inf"),
+    ],
+)
+def test_guidance_of_what_cannot_be_guided_is_refused_before_training(tables, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        recipe_from(tables, "")
+
+
 # Flags
 
 
@@ -391,6 +429,7 @@ def test_samples_leave_the_global_generator_alone(trained):
         (["--seed", "-1"], "seed=-1"),
         (["--device", "abacus"], "'abacus' was asked for"),
         (["--sampler", "euler_maruyama"], "start just below 1"),
+        (["--guidance", "2", "--condition", "none"], "there is nothing to lead towards"),
     ],
 )
 def test_sample_says_what_it_cannot_do(trained, tmp_path, capsys, flags, sentence):

@@ -13,6 +13,7 @@ no field has, or a value of another kind, is refused with a sentence.
 from __future__ import annotations
 
 import json
+import math
 import os
 import tomllib
 import types
@@ -132,12 +133,16 @@ class SampleConfig:
     steps: int = 20  # from noise to data; the cost is one call of the network each. ancestral wants hundreds
     grid: str = "uniform"  # where the steps are: uniform in t, or karras (crowded at low noise)
     clip: bool = True  # keep x_0_hat of pictures in [-1, 1], as the data are; points are never clipped
+    # w of classifier-free guidance: 1 is the model as it is, above 1 samples lean to their label, at two calls a step
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         choose(SAMPLERS, self.sampler, "the sampler")
         choose(GRIDS, self.grid, "the grid")
         if self.steps < 1:
             raise ValueError(f"sampling got steps={self.steps}; it takes at least one.")
+        if not math.isfinite(self.guidance):
+            raise ValueError(f"sampling got guidance={self.guidance}; give a finite number, 1 for none.")
 
 
 @dataclass(frozen=True)
@@ -188,6 +193,20 @@ class Recipe:
             raise ValueError(
                 f"the recipe sets {unused} and trains on {self.data.set}, for which the network is the one in {used}: "
                 f"set {used} instead."
+            )
+        self.check_guidance(self.sample)
+
+    def check_guidance(self, settings: SampleConfig) -> None:
+        """Refuse guidance of a model that cannot be guided.
+
+        Raises:
+            ValueError: if guidance is asked for and the model knows no labels, or never learnt to do without one.
+        """
+        if settings.guidance != 1 and not (self.model.conditional and self.train.label_drop > 0):
+            lacks = "hides no labels in training (train.label_drop = 0)" if self.model.conditional else "has no labels"
+            raise ValueError(
+                f"sampling got guidance={settings.guidance:g}, and this model {lacks}: there are no two answers to "
+                "compare. Give guidance = 1."
             )
 
     @property

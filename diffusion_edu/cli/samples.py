@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..data import seeded
 from ..denoiser import Denoiser, DiffusionModel, Treated, clip_x_0
+from ..guidance import ClassifierFreeGuidance
 from ..metrics import Distance, Estimate, agreement, frechet_distance, kid
 from ..process import prior
 from ..sampler import sample
@@ -61,17 +62,23 @@ def draw_samples(
     Args:
         model: in eval mode.
         recipe: of the model.
-        settings: sampler, steps, grid.
+        settings: sampler, steps, grid, clipping, guidance.
         n: how many, >= 1.
         condition: labels (n,), or None.
         seed: of the noise, >= 0.
 
     Raises:
-        ValueError: if n or the seed is out of range, or the sampler cannot start where the schedule ends.
+        ValueError: if n or the seed is out of range, the sampler cannot start where the schedule ends, or there is
+            nothing to guide by.
     """
     if n < 1 or seed < 0:
         raise ValueError(f"sampling got n={n} and seed={seed}; give at least one sample, and a seed from 0 up.")
-    denoiser: Denoiser = Treated(model, clip_x_0) if settings.clip and recipe.of_pictures else model
+    recipe.check_guidance(settings)
+    denoiser: Denoiser = model
+    if settings.guidance != 1:
+        denoiser = ClassifierFreeGuidance(denoiser, settings.guidance)
+    if settings.clip and recipe.of_pictures:
+        denoiser = Treated(denoiser, clip_x_0)
     device = next(model.parameters()).device
     schedule = SCHEDULES[recipe.model.schedule]()  # on the CPU, where grids of times live
     grid = GRIDS[settings.grid](schedule, settings.steps)
@@ -216,6 +223,7 @@ def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: in
         agreement(said, labels) if asked and said is not None else None,
         agreement(said_of_real, labels) if asked and said_of_real is not None else None,
         features.words,
-        f"{settings.sampler}, {settings.steps} steps, {settings.grid} grid",
+        f"{settings.sampler}, {settings.steps} steps, {settings.grid} grid"
+        + (f", guidance {settings.guidance:g}" if settings.guidance != 1 else ""),
         seconds,
     )
