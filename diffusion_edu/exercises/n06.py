@@ -1,0 +1,222 @@
+"""The exercises of ``06_unet``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import Exercise, diagnose, hunted, truth
+from ..data import seeded
+from ..networks import GroupNorm
+from ..unet import UNet
+
+__all__ = ["NETWORKS", "ask", "bug_hunt", "group_norm", "planes", "sinusoids", "width_of_field"]
+
+NETWORKS = "ABCDE"
+HONEST = "D"
+
+
+# ------------------------------------------------------------------------------------------------ 6.1
+
+
+def _sinusoids(attempt: Callable[..., object]) -> str | None:
+    k, n = torch.tensor([0, 1, 10, 500, 999]), 8
+    i = torch.arange(n, dtype=torch.float64)
+
+    def features(powers: Tensor, unit: float = 1.0) -> Tensor:
+        angles = unit * k[:, None].double() * 10_000**powers
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    right = features(-i / n)
+    sines, cosines = right.chunk(2, dim=1)
+    wrong: dict[str, object] = {
+        "the powers are divided by n - 1, so that the slowest angle is exactly k / 10000. Some programs do that; here "
+        "they are i / n": features(-i / (n - 1)),
+        "the powers are divided by 2n: i runs over the pairs, of which there are n": features(-i / (2 * n)),
+        # float32 has lost the fastest of these angles: the second is enough to know them by
+        "the minus is missing in 10000^(-i/n): the angles grow to thousands of turns a step": lambda answer: bool(
+            torch.allclose(answer[:, 1], features(i / n)[:, 1], atol=0.02)
+        ),
+        "there is a factor of 2 pi too many: these angles are in radians, not in turns": features(-i / n, 2 * math.pi),
+        "the cosines stand before the sines": torch.cat([cosines, sines], dim=1),
+        "sines and cosines take turns, as Vaswani et al. wrote them; here all sines come first": torch.stack(
+            [sines, cosines], dim=2
+        ).flatten(1),
+        "these are the sines alone: steps that have the same sine are told apart by the cosine": sines,
+        "the sines stand there twice": torch.cat([sines, sines], dim=1),
+        "rows and columns have changed places: one row for each k": right.T,
+    }
+    return diagnose(attempt(k, n), right, wrong, atol=5e-3)  # float32 angles up to 999 radians
+
+
+# ------------------------------------------------------------------------------------------------ 6.2
+
+
+def _group_norm(attempt: Callable[..., object]) -> str | None:
+    groups = 2
+    x = torch.randn(3, 6, 4, 5, generator=seeded(6, 2), dtype=torch.float64)
+    x = x * torch.linspace(0.5, 2, 6)[None, :, None, None] + torch.linspace(-2, 3, 18).reshape(3, 6, 1, 1)
+
+    def by(dims: tuple[int, ...], shape: tuple[int, ...], correction: int = 0, root: bool = True) -> Tensor:
+        grouped = x.reshape(shape)
+        mean, variance = grouped.mean(dims, keepdim=True), grouped.var(dims, keepdim=True, correction=correction)
+        return ((grouped - mean) / ((variance + 1e-5).sqrt() if root else variance + 1e-5)).reshape(x.shape)
+
+    plain, grouped = tuple(x.shape), (3, groups, 6 // groups, 4, 5)
+    right = by((2, 3, 4), grouped)
+    g = x.reshape(grouped)
+    wrong = {
+        "this is batch norm: mean and variance run over the batch too, so that a picture's answer depends on its "
+        "mates": by((0, 2, 3), plain),
+        "the groups are right, but mean and variance run over the batch too": by((0, 2, 3, 4), grouped),
+        "this is instance norm: each channel by itself; a group holds several": by((2, 3), plain),
+        "this is layer norm: all channels together; they come in groups": by((1, 2, 3), plain),
+        "there are as many groups as a group should have channels: the shape is (B, groups, C // groups, H, W)": by(
+            (2, 3, 4), (3, 6 // groups, groups, 4, 5)
+        ),
+        "a group is a run of neighbouring channels; here every second one was taken": by(
+            (1, 3, 4), (3, 6 // groups, groups, 4, 5)
+        ),
+        "mean and variance are taken at each pixel by itself: they run over the group's places too": by((2,), grouped),
+        "this divides by the variance: its root is wanted, the standard deviation": by((2, 3, 4), grouped, root=False),
+        "the variance has n - 1 below, as in an estimate; here it is the plain mean of squares": by(
+            (2, 3, 4), grouped, correction=1
+        ),
+        "the mean is not taken away": (g / (g.var((2, 3, 4), keepdim=True, correction=0) + 1e-5).sqrt()).reshape(
+            x.shape
+        ),
+    }
+    return diagnose(attempt(x.clone(), groups), right, wrong, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------ 6.3
+
+
+def _width_of_field(width: object) -> str | None:
+    wrong = {
+        "the step of two is forgotten: behind it, each convolution reaches twice as far": 17,
+        "the convolution with the step of two is itself 3 wide, and reaches further too": 23,
+        "the input of the convolution with the step of two is at full resolution: it counts 2, not 4": 27,
+        "only what lies behind the step of two counts double; the first three convolutions lie before it": 33,
+        "this is how far it reaches to one side; both sides and the pixel itself were asked for": 12,
+        "the pixel itself is missing: the sum begins at 1": 24,
+        "a residual block holds two convolutions": 15,
+    }
+    return diagnose(width, 25, wrong, atol=1e-9, rtol=0.0)
+
+
+# ------------------------------------------------------------------------------------------------ 6.4
+
+
+def _planes(factor: object) -> str | None:
+    wrong = {
+        "these are the places; at each of them there are nine weights for each plane": 784,
+        "these are the nine weights at one place; the convolution is done at each place": 9,
+        "that is the number of planes; the linear layer has that many inputs too": 256,
+        "the 48 outputs are there in both, and cancel": 9 * 784 * 48,
+        "this divides the whole stem, with the picture's own channel, by the linear layer; the planes alone were "
+        "asked for": 9 * 784 * 257 / 256,
+        "this is the whole number of the planes' multiplications; divide it by those of the linear layer": 9
+        * 784
+        * 48
+        * 256,
+        "the factor is upside down": 1 / (9 * 784),
+    }
+    return diagnose(factor, 9 * 784, wrong, atol=1e-9, rtol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------ 6.5
+
+
+@cache
+def _network(batch_norm: bool) -> UNet:
+    """A small U-Net with random weights, none of them zero."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(6)
+        network = UNet(channels=(8, 8), blocks=1, embedding=16, heads=2)
+        for p in network.parameters():
+            if bool((p == 0).all()):
+                nn.init.normal_(p, std=0.2)
+        if batch_norm:
+            for module in list(network.modules()):
+                for name, child in list(module.named_children()):
+                    if isinstance(child, GroupNorm):
+                        setattr(module, name, nn.BatchNorm2d(child.num_channels))
+    return network.train(batch_norm)
+
+
+def ask(name: str, x: Tensor, level: Tensor) -> Tensor:
+    """The answer of one of five untrained networks.
+
+    Args:
+        name: "A", "B", "C", "D" or "E".
+        x: (B, 1, H, W).
+        level: (B,), in [0, 1].
+
+    Returns:
+        (B, 1, H, W).
+
+    Raises:
+        ValueError: for another name.
+    """
+    if name not in NETWORKS or len(name) != 1:
+        raise ValueError(f"the networks are A, B, C, D and E, and {name!r} was asked for.")
+    with torch.no_grad():
+        if name == "A":
+            level = level[:1].expand_as(level)  # the first picture's level for all
+        if name == "B":
+            x -= x.mean(dim=(1, 2, 3), keepdim=True)  # in place: the caller's own picture is changed
+        if name == "E":
+            level = torch.zeros_like(level)  # never told
+        answer: Tensor = _network(batch_norm=name == "C")(x, level)
+    return answer
+
+
+_MISSED = {
+    "A": "A is right as long as all the pictures of a batch have one level, as they have in a sampler; give a batch "
+    "several levels, and compare with one picture at a time",
+    "B": "each answer of B is right; look at what is left in your x afterwards",
+    "C": "C is told its levels, and leaves your x alone; ask it for a picture alone and again among others",
+    "E": "E gives a picture the same answer in any company; try another level",
+}
+
+
+def _bug_hunt(attempt: Callable[..., object]) -> str | None:
+    def verdict_on(name: str) -> bool | None:
+        return truth(attempt(lambda x, level: ask(name, x, level)))
+
+    verdicts = {name: verdict_on(name) for name in NETWORKS}
+    if None in verdicts.values():
+        return "a test answers True for honest or False: close a comparison of many numbers with bool(... .all())"
+    accused = [name for name, verdict in verdicts.items() if not verdict]
+    if HONEST in accused:
+        return (
+            f"it accuses network {HONEST}, which is honest. A picture alone and the same among others may differ by "
+            "rounding: allow about 1e-4. And a larger level need not give a larger answer, only another one"
+        )
+    return hunted(accused, _MISSED)
+
+
+sinusoids = Exercise(
+    "6.1",
+    _sinusoids,
+    hint="the angles are k[:, None] times the n frequencies; then all the sines, then all the cosines.",
+)
+group_norm = Exercise(
+    "6.2",
+    _group_norm,
+    hint="reshape to (B, groups, C // groups, H, W), and take mean and variance over the last three.",
+)
+width_of_field = Exercise("6.3", _width_of_field, hint="(6.15): 1, and for each convolution 2 times 2^d.")
+planes = Exercise("6.4", _planes, hint="(6.7) for 256 channels, and 256 times 48 for the linear layer.")
+bug_hunt = Exercise(
+    "6.5",
+    _bug_hunt,
+    hint="what does a network promise? Its answer depends on its own picture and its own level, on both of them, and "
+    "it changes nothing else.",
+    praise="it accuses A, B, C and E, and lets the honest D go",
+)
