@@ -46,6 +46,7 @@ __all__ = [
     "Verdict",
     "claim",
     "diagnose",
+    "doubted",
     "find_claims",
     "hunted",
     "listed",
@@ -463,6 +464,21 @@ def truth(answer: object) -> bool | None:
     if isinstance(answer, Tensor | np.ndarray | np.generic) and answer.ndim <= 1 and math.prod(answer.shape) == 1:
         answer = answer.item()
     return answer if isinstance(answer, bool) else None
+
+
+# what a hunter is told whose test answers something else than True or False
+NO_VERDICT = "a test answers True for honest or False: close a comparison of many numbers with bool(... .all())"
+
+
+def doubted(test: Callable[[str], object], names: Iterable[str]) -> list[str] | None:
+    """The programs that a learner's test answers False to; None if it answers anything but True or False.
+
+    Args:
+        test: name of a program -> whether the learner takes it for honest.
+        names: of the programs to judge.
+    """
+    verdicts = {name: truth(test(name)) for name in names}
+    return None if None in verdicts.values() else [name for name, verdict in verdicts.items() if not verdict]
 
 
 def hunted(accused: Collection[str], missed: Mapping[str, str]) -> str | None:

@@ -24,6 +24,7 @@ import json
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ from .loss import TimeSampler, denoising_loss, stratified
 from .networks import NO_LABEL
 from .storage import copy_state, load_tensors, save_tensors, save_weights, write_atomically
 
-__all__ = ["Loss", "Progress", "TrainConfig", "Trainer", "TrainingDivergedError"]
+__all__ = ["Loss", "Progress", "TrainConfig", "Trainer", "TrainingDivergedError", "leave"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -444,6 +445,26 @@ class _Average(AveragedModel):
         for average, current in zip(self.module.buffers(), model.buffers(), strict=True):
             average.copy_(current)
         self.n_averaged += 1
+
+
+def leave(status: int = 0) -> NoReturn:
+    """End the process, and with it its part in a run of many: the last line of a script for ``torchrun``.
+
+    One of many processes ends without Python's own clearing away: DDP keeps the process group's threads, and one that
+    lets go of a tensor while Python shuts down aborts a run that was done (github.com/pytorch/pytorch/issues/190489).
+
+    Args:
+        status: the exit status.
+
+    Raises:
+        SystemExit: where the process is alone.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def device_named(name: str, found: torch.device | None = None) -> torch.device:

@@ -1,7 +1,7 @@
 """Put a finished run's model into the package, ``diffusion_edu/assets/models/NAME``, in half precision.
 
     diffusion-edu train mnist
-    python scripts/ship_model.py runs/mnist mnist
+    python -m scripts.ship_model runs/mnist mnist
 
 Copied are the recipe, the log and the model card; the averaged weights are rounded to float16, and measured again as
 they will be loaded. That quality goes into the card.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from diffusion_edu.cli import load_run, measure
+from diffusion_edu.cli import Quality, load_run, measure
 from diffusion_edu.cli.recipe import RECIPE, WEIGHTS_FILE
 from diffusion_edu.storage import save_weights, write_atomically
 
@@ -22,40 +22,56 @@ MODELS = Path(__file__).resolve().parents[1] / "diffusion_edu" / "assets" / "mod
 LIMIT = 5e6  # bytes of weights: everybody who installs the package downloads them
 
 
+SHIPPED = """\
+`model.safetensors` holds the averaged weights in half precision, of which these numbers are; `recipe.toml` everything
+that was set, and `metrics.csv` the log of the training. `scripts/ship_model.py` put them here."""
+
+
 def main() -> None:
-    """Round, measure, write."""
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(description="Put a finished run's model into the package.")
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("name", help="what load_run will call it")
     asked = parser.parse_args()
-    card = (asked.run / "README.md").read_text(encoding="utf-8")  # a run that is not finished has none
-    folder = MODELS / asked.name
-    folder.mkdir(parents=True, exist_ok=True)
-    model, _ = load_run(asked.run)
-    save_weights(model, folder / WEIGHTS_FILE, torch.float16)
-    size = (folder / WEIGHTS_FILE).stat().st_size
+    ship(asked.run, asked.name)
+
+
+def ship(run: Path, name: str) -> None:
+    """Round, measure, write."""
+    card = (run / "README.md").read_text(encoding="utf-8")  # a run that is not finished has none
+    model, _ = load_run(run)
+    size = 2 * sum(p.numel() for p in model.parameters())
     if size > LIMIT:
-        raise SystemExit(f"{folder / WEIGHTS_FILE} has {size / 1e6:.1f} MB; at most {LIMIT / 1e6:.0f} MB may ship.")
-    for name in (RECIPE, "metrics.csv"):
-        shutil.copyfile(asked.run / name, folder / name)
+        raise SystemExit(f"{run} has {size / 1e6:.1f} MB of weights in float16; at most {LIMIT / 1e6:.0f} MB may ship.")
+    folder = MODELS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(model, folder / WEIGHTS_FILE, torch.float16)
+    for file in (RECIPE, "metrics.csv"):
+        shutil.copyfile(run / file, folder / file)
 
     model, recipe = load_run(folder)
     quality = measure(model, recipe, recipe.sample, recipe.evaluate.n, recipe.evaluate.seed)
     print(quality)
-    table = [f"| {' | '.join(row)} |" for row in quality.rows()]
-    head, rows, tail = re.fullmatch(r"(.*\n\|---\|---\|---\|\n)((?:\|.*\|\n)+)(.*)", card, re.DOTALL).groups()  # type: ignore[union-attr]
-    assert rows.count("\n") == len(table)
-    card = head + "".join(f"{row}\n" for row in table) + tail
-    card = re.sub(r"`model\.safetensors` holds .*? that was set\.", SHIPPED, card, flags=re.DOTALL)
-    card = card.replace("FOLDER", asked.name)
-    write_atomically(folder / "README.md", card.encode())
+    write_atomically(folder / "README.md", shipped_card(card, name, quality).encode())
     print(f"{folder}: {size / 1e6:.2f} MB")
 
 
-SHIPPED = (
-    "`model.safetensors` holds the averaged weights in half precision, of which these numbers are; `recipe.toml`\n"
-    "everything that was set, and `metrics.csv` the log of the training. `scripts/ship_model.py` put them here."
-)
+def shipped_card(card: str, name: str, quality: Quality) -> str:
+    """The card of a run, made that of the model in the package.
+
+    Raises:
+        ValueError: if the card lacks one of the places to fill in: ``cli.run`` writes them.
+    """
+    for pattern, text in (
+        (r"(?<=\n)\| measure \|(?:.*\n)*?(?=\n)", quality.table() + "\n"),
+        (r"`model\.safetensors` holds (?:.|\n)*? that was set\.", SHIPPED),
+        (r"\bFOLDER\b", name),
+    ):
+        card, places = re.subn(pattern, lambda match, text=text: text, card)  # type: ignore[misc]
+        if not places:
+            raise ValueError(f"the run's card has nothing like {pattern}; does cli.run write its cards otherwise now?")
+    return re.sub(r"(?m)^(diffusion-edu train .*?) --folder \S+", r"\1", card)  # where the run lay is nobody's business
+
 
 if __name__ == "__main__":
     main()

@@ -1,12 +1,12 @@
 """A short training run for ``torchrun``: prints its losses as JSON, and saves. See test_trainer.py."""
 
 import json
-import os
 import sys
 
 import torch
 
 from diffusion_edu import CosineSchedule, DiffusionModel, TensorData, TrainConfig, Trainer, UNet, V, mnist_5k
+from diffusion_edu.trainer import leave
 
 
 def main(folder: str, steps: int, resume: bool, accumulate: int) -> None:
@@ -22,10 +22,7 @@ def main(folder: str, steps: int, resume: bool, accumulate: int) -> None:
     losses = [progress.loss for progress in trainer]
     if trainer._accelerator.is_main_process:
         print(json.dumps(losses))
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-        sys.stdout.flush()
-        os._exit(0)  # see diffusion_edu.cli.console
+    leave()
 
 
 if __name__ == "__main__":

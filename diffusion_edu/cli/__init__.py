@@ -14,7 +14,6 @@ is the comment beside the field. What a name in it stands for is in ``names``; w
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +22,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
-import torch
-
 from ..storage import save_tensors, write_atomically
-from ..trainer import TrainingDivergedError, device_named
+from ..trainer import TrainingDivergedError, device_named, leave
 from .recipe import Recipe, SampleConfig, find_recipe, load_run, read_recipe, recipe_from, to_toml
 from .run import train
 from .samples import Quality, draw_samples, labels_for, measure, picture
@@ -124,18 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def console() -> NoReturn:
-    """Run the command of this process, and end the process with its exit status: what ``diffusion-edu`` calls.
-
-    One of many processes ends without Python's own clearing away: DDP keeps the process group's threads, and one that
-    lets go of a tensor while Python shuts down aborts a run that was done (github.com/pytorch/pytorch/issues/190489).
-    """
-    status = main()
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
+    """Run the command of this process, and end the process with its exit status: what ``diffusion-edu`` calls."""
+    leave(main())
 
 
 def _train(arguments: list[str]) -> int:

@@ -248,9 +248,7 @@ def _card(trainer: Trainer[DiffusionModel], recipe: Recipe, command: str, log: L
     if quality is None:
         measured = "Not measured (evaluate.n = 0)."
     else:
-        table = ["| measure | samples | real training examples |", "|---|---|---|"]
-        table += [f"| {' | '.join(row)} |" for row in quality.rows()]
-        measured = "\n".join(table) + (
+        measured = quality.table() + (
             f"\n\nEach to real test examples, in {quality.features}. Distances compare only at equal n and features. "
             f"Samples by {quality.sampling}."
         )

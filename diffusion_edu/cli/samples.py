@@ -163,6 +163,11 @@ class Quality:
             rows.append(("classifier agrees with the label", f"{self.agreement:.3f}", f"{self.agreement_real:.3f}"))
         return rows
 
+    def table(self) -> str:
+        """The rows as a table in Markdown."""
+        head = "| measure | samples | real training examples |\n|---|---|---|"
+        return "\n".join([head, *(f"| {' | '.join(row)} |" for row in self.rows())])
+
     def __str__(self) -> str:
         """A line for each measure."""
         lines = [f"{name}: {value} (real examples: {floor})" for name, value, floor in self.rows()]

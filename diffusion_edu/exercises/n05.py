@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ..analytic import GaussianMixture
-from ..checks import Exercise, diagnose, hunted, truth
+from ..checks import NO_VERDICT, Exercise, diagnose, doubted, hunted
 from ..data import moons, seeded
 from ..denoiser import eps as eps_of
 from ..loss import min_snr, snr
@@ -170,16 +171,9 @@ _MISSED = {
 
 
 def _bug_hunt(attempt: Callable[..., object]) -> str | None:
-    def verdict_on(name: str) -> bool | None:
-        def program(denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-            return run_program(name, denoiser, x_0, t, eps)
-
-        return truth(attempt(program, SCHEDULE))
-
-    verdicts = {name: verdict_on(name) for name in PROGRAMS}
-    if None in verdicts.values():
-        return "a test answers True for honest or False: close a comparison of many numbers with bool(... .all())"
-    accused = [name for name, verdict in verdicts.items() if not verdict]
+    accused = doubted(lambda name: attempt(partial(run_program, name), SCHEDULE), PROGRAMS)
+    if accused is None:
+        return NO_VERDICT
     if HONEST in accused:
         return (
             f"it accuses program {HONEST}, which is honest. Work out on paper what the loss must be; allow for rounding"

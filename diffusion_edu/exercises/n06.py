@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
 
-from ..checks import Exercise, diagnose, hunted, truth
+from ..checks import NO_VERDICT, Exercise, diagnose, doubted, hunted
 from ..data import seeded
 from ..networks import GroupNorm
 from ..unet import UNet
@@ -186,13 +186,9 @@ _MISSED = {
 
 
 def _bug_hunt(attempt: Callable[..., object]) -> str | None:
-    def verdict_on(name: str) -> bool | None:
-        return truth(attempt(lambda x, level: ask(name, x, level)))
-
-    verdicts = {name: verdict_on(name) for name in NETWORKS}
-    if None in verdicts.values():
-        return "a test answers True for honest or False: close a comparison of many numbers with bool(... .all())"
-    accused = [name for name, verdict in verdicts.items() if not verdict]
+    accused = doubted(lambda name: attempt(partial(ask, name)), NETWORKS)
+    if accused is None:
+        return NO_VERDICT
     if HONEST in accused:
         return (
             f"it accuses network {HONEST}, which is honest. A picture alone and the same among others may differ by "
