@@ -757,6 +757,9 @@ class TensorData:
 class Fresh:
     """Endless data from a known distribution, new draws in each batch: nothing to over-fit.
 
+    The key of a step's draws is not the key of the same step's times and noise in the trainer: with one key, data
+    and noise would be one stream, and a network that reads the noise off the data beats every true denoiser.
+
     Args:
         draw: (n, generator) -> (n, D) or ((n, D), labels (n,)), for example ``GaussianMixture(...).sample``.
         seed: of the draws.
@@ -767,7 +770,7 @@ class Fresh:
 
     def batch(self, step: int, size: int) -> tuple[Tensor, Tensor | None]:
         """New draws, the same for the same step: (size, D), and labels (size,) or None."""
-        drawn = self.draw(size, seeded(self.seed, step))
+        drawn = self.draw(size, seeded(self.seed, step, 1))
         x_0, labels = drawn if isinstance(drawn, tuple) else (drawn, None)
         return x_0.float(), labels
 

@@ -21,7 +21,7 @@ from torch.testing import assert_close
 
 from diffusion_edu import Fresh, GaussianMixture, TensorData, mnist_5k, moons, to_model_range, to_uint8
 from diffusion_edu import data as data_module
-from diffusion_edu.data import cifar10, digits, fashion_mnist, image_folder, mnist, read_idx
+from diffusion_edu.data import cifar10, digits, fashion_mnist, image_folder, mnist, read_idx, seeded
 
 
 def test_the_digits_are_5000_pictures_500_of_each_with_a_test_set_of_1000():
@@ -97,6 +97,14 @@ def test_labels_come_along_with_fresh_draws():
     mixture = GaussianMixture(*moons())
     x, labels = Fresh(mixture.sample_with_components).batch(0, 6)
     assert x.shape == (6, 2) and x.dtype == torch.float32 and labels.shape == (6,)
+
+
+def test_fresh_data_of_a_step_and_the_trainers_noise_of_that_step_are_independent():
+    """Found by training on moons below the least loss possible: both came from one generator's first numbers."""
+    fresh = Fresh(lambda n, generator: torch.randn(n, 2, generator=generator), seed=0)
+    data = torch.cat([fresh.batch(step, 16)[0] for step in range(200)]).flatten()
+    noise = torch.cat([torch.randn(16, 2, generator=seeded(0, step)) for step in range(200)]).flatten()
+    assert abs(torch.corrcoef(torch.stack([data, noise]))[0, 1]) < 4 / len(data) ** 0.5
 
 
 @pytest.mark.parametrize(
@@ -244,12 +252,12 @@ PREFIX = {"train": "train", "test": "t10k"}
 def little_fashion(monkeypatch, tmp_path):
     """Fashion-MNIST with 30 + 20 pictures: (files by name, the true pictures, the true labels)."""
     true = data_module._FASHION_MNIST
-    seeded = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(1)
     files, images, labels = {}, {}, {}
     for split, n in SIZES.items():
-        images[split] = torch.randint(256, (n, 28, 28), generator=seeded, dtype=torch.uint8)
+        images[split] = torch.randint(256, (n, 28, 28), generator=generator, dtype=torch.uint8)
         first = torch.tensor(true.first[split])
-        rest = torch.randint(10, (n - len(first),), generator=seeded)
+        rest = torch.randint(10, (n - len(first),), generator=generator)
         labels[split] = torch.cat([first, rest])
         files[f"{PREFIX[split]}-images-idx3-ubyte.gz"] = gzip.compress(idx(images[split]))
         files[f"{PREFIX[split]}-labels-idx1-ubyte.gz"] = gzip.compress(idx(labels[split].to(torch.uint8)))
@@ -477,11 +485,11 @@ def little_cifar(monkeypatch):
     sizes = {"train": 20, "test": 4}
     first = {split: labels[:4] for split, labels in data_module._CIFAR10.first.items()}
     monkeypatch.setattr(data_module, "_CIFAR10", dataclasses.replace(data_module._CIFAR10, sizes=sizes, first=first))
-    seeded = torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(2)
     files, images, labels = {}, {}, {}
     for split, n in sizes.items():
-        images[split] = torch.randint(256, (n, 3, 32, 32), generator=seeded, dtype=torch.uint8)
-        labels[split] = torch.randint(10, (n,), generator=seeded)
+        images[split] = torch.randint(256, (n, 3, 32, 32), generator=generator, dtype=torch.uint8)
+        labels[split] = torch.randint(10, (n,), generator=generator)
         labels[split][:4] = torch.tensor(first[split])
         records = [bytes([int(c)]) + bytes(x.flatten()) for x, c in zip(images[split], labels[split], strict=True)]
         for k in range(n // 4):
