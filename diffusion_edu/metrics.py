@@ -45,6 +45,8 @@ __all__ = [
     "digit_classifier",
     "digit_classifier_card",
     "energy_distance",
+    "fashion_classifier",
+    "fashion_classifier_card",
     "frechet_distance",
     "kid",
     "median_distance",
@@ -469,22 +471,45 @@ def with_floor(
 
 @lru_cache(maxsize=1)
 def digit_classifier() -> Classifier:
-    """The shipped classifier of 28x28 digits, in eval mode; made by ``scripts/train_digit_classifier.py``.
+    """The shipped classifier of 28x28 digits, in eval mode; made by ``scripts/train_classifier.py``.
 
     Trained on the 4000 training digits of ``mnist_5k``; its accuracy on the 1000 test digits is in
     ``digit_classifier_card``.
     """
-    classifier = Classifier()
-    with resources.as_file(resources.files("diffusion_edu").joinpath("assets/digit_classifier.safetensors")) as path:
-        load_weights(classifier, path)
-    return classifier.eval().requires_grad_(False)
+    return _shipped("digit")
+
+
+@lru_cache(maxsize=1)
+def fashion_classifier() -> Classifier:
+    """The shipped classifier of 28x28 pictures of clothes, in eval mode; made by ``scripts/train_classifier.py``.
+
+    Trained on the 60,000 training pictures of ``fashion_mnist``; its accuracy on the 10,000 test pictures is in
+    ``fashion_classifier_card``.
+    """
+    return _shipped("fashion")
 
 
 def digit_classifier_card() -> dict[str, Any]:
     """How the shipped classifier was made and how good it is: split, recipe, seconds, test accuracy."""
-    card: dict[str, Any] = json.loads(
-        resources.files("diffusion_edu").joinpath("assets/digit_classifier.json").read_text()
-    )
+    return _card("digit")
+
+
+def fashion_classifier_card() -> dict[str, Any]:
+    """How the shipped classifier of clothes was made and how good it is, as in ``digit_classifier_card``."""
+    return _card("fashion")
+
+
+def _shipped(name: str) -> Classifier:
+    classifier = Classifier()
+    asset = resources.files("diffusion_edu").joinpath(f"assets/{name}_classifier.safetensors")
+    with resources.as_file(asset) as path:
+        load_weights(classifier, path)
+    return classifier.eval().requires_grad_(False)
+
+
+def _card(name: str) -> dict[str, Any]:
+    text = resources.files("diffusion_edu").joinpath(f"assets/{name}_classifier.json").read_text(encoding="utf-8")
+    card: dict[str, Any] = json.loads(text)
     return card
 
 

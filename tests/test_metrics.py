@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,17 @@ from scipy.stats import norm
 from sklearn.neighbors import NearestNeighbors
 from torch.testing import assert_close
 
-from diffusion_edu import agreement, digit_classifier, digit_classifier_card, frechet_distance, mnist_5k, predict
+from diffusion_edu import (
+    agreement,
+    digit_classifier,
+    digit_classifier_card,
+    fashion_classifier,
+    fashion_classifier_card,
+    fashion_mnist,
+    frechet_distance,
+    mnist_5k,
+    predict,
+)
 from diffusion_edu import metrics as metrics_module
 from diffusion_edu.metrics import (
     Distance,
@@ -74,6 +85,20 @@ def test_the_classifier_has_the_accuracy_of_its_card_on_digits_it_never_saw():
     # three of a thousand may fall on the other side on a machine that rounds differently
     assert abs(agreement(labels, test.labels) - card["test_accuracy"]) <= 0.003
     assert card["test_accuracy"] > 0.98
+
+
+@pytest.mark.skipif(
+    not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
+)
+def test_the_classifier_of_clothes_has_the_accuracy_of_its_card_and_sees_what_faces_the_wrong_way():
+    test, card = fashion_mnist("test"), fashion_classifier_card()
+    features, labels = predict(fashion_classifier(), test.x_0)
+    assert features.shape == (10_000, 64)
+    assert abs(agreement(labels, test.labels) - card["test_accuracy"]) <= 0.002
+    assert card["test_accuracy"] > 0.9
+    half, others = features[:2000], features[2000:4000]
+    flipped = predict(fashion_classifier(), test.x_0[2000:4000].flip(3))[0]
+    assert frechet_distance(flipped, half) > 5 * frechet_distance(others, half)
 
 
 def test_the_distance_sees_noise_and_real_data_is_close_to_real_data():

@@ -33,7 +33,7 @@ from ..data import (
     swiss,
 )
 from ..loss import TimeSampler, Weight, edm_weight, elbo_weight, log_normal, min_snr, simple, stratified, uniform
-from ..metrics import digit_classifier, predict
+from ..metrics import digit_classifier, fashion_classifier, predict
 from ..networks import Classifier
 from ..parameterization import EPS, SCORE, VELOCITY, X0, Parameterization, V, edm
 from ..process import transition_std
@@ -190,6 +190,7 @@ class Pictures:
 
 _TEN = tuple("0123456789")
 _DIGITS = (digit_classifier, "the 64 features of the shipped classifier of handwritten digits")
+_FASHION = (fashion_classifier, "the 64 features of the shipped classifier of clothes")
 _CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 _THINGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -201,7 +202,7 @@ DATA: Mapping[str, DataSet] = MappingProxyType(
         "digits": Pictures(lambda split, folder: digits(split), (1, 8, 8), _TEN),
         "mnist_5k": Pictures(lambda split, folder: mnist_5k(split), (1, 28, 28), _TEN, *_DIGITS),
         "mnist": Pictures(mnist, (1, 28, 28), _TEN, *_DIGITS),
-        "fashion_mnist": Pictures(fashion_mnist, (1, 28, 28), _CLOTHES),
+        "fashion_mnist": Pictures(fashion_mnist, (1, 28, 28), _CLOTHES, *_FASHION),
         "cifar10": Pictures(cifar10, (3, 32, 32), _THINGS),
     }
 )
