@@ -473,7 +473,7 @@ def diffuse(
 ) -> Iterator[State]:
     """The forward SDE dx = f x dt + g dw by Euler-Maruyama: data become noise (Song et al. 2021, eq. 5 and table 1).
 
-    The chain of ``q_transition``s does the same exactly; this is the equation that it is the solution of. Its mean
+    The chain of ``q_transition`` does the same exactly; this is the equation that it is the solution of. Its mean
     and variance err by O(1/N).
 
     Args:
