@@ -26,7 +26,7 @@ PY := $(VENV)/bin/python
 PIP := "$(PY)" -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart lab test lint notebooks browser constraints clean FORCE
+.PHONY: help install quickstart lab book test lint notebooks browser constraints clean FORCE
 
 help: ## list the commands
 	@echo "make VERB, where VERB is one of"
@@ -50,6 +50,9 @@ lint: $(VENV)/.dev ## format, lint and types only
 
 notebooks: $(VENV)/.dev ## run all notebooks and bring them into their one stored form
 	@"$(PY)" -m scripts.canonical_notebooks --execute
+
+book: $(VENV)/.dev ## build the course as a web page that works without a kernel: book/_build/html/index.html
+	@"$(PY)" -m scripts.book
 
 browser: $(VENV)/.dev ## only the tests that drive a real browser, with every notebook in JupyterLab
 	@"$(PY)" -m pytest tests/browser --every-notebook
@@ -82,7 +85,7 @@ $(VENV)/.course: $(VENV)/.torch pyproject.toml constraints.txt
 	@touch "$@"
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml constraints.txt
-	$(PIP) install -c constraints.txt -e ".[course,dev]"
+	$(PIP) install -c constraints.txt -e ".[course,dev,book]"
 	@touch "$(VENV)/.course" "$@"
 
 FORCE:

@@ -60,8 +60,8 @@ nitpick_ignore_regex = [
 ]
 
 html_theme = "sphinx_book_theme"
+html_context = {"default_mode": "auto"}
 html_title = "diffusion_edu"
-html_static_path = ["_static"]
 html_css_files = ["course.css"]
 html_js_files = [("course.js", {"defer": "defer"})]
 html_copy_source = False
@@ -71,6 +71,7 @@ html_theme_options = {
     "use_fullscreen_button": False,
     "show_toc_level": 2,
     "home_page_in_toc": False,
+    "navbar_persistent": [],
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }

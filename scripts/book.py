@@ -41,9 +41,12 @@ PLACES = {
     "benchmarks/README.md": "measurements.md",
 }
 
-MATHJAX = "https://registry.npmjs.org/mathjax/-/mathjax-3.2.2.tgz"
-MATHJAX_SHA256 = "1b9c0a1c44df864e915690558e72adb9cc5203360daefd385084ced3b6c64c09"
-MATHJAX_FILE = "package/es5/tex-svg.js"  # one file, whole: it fetches no fonts
+# MathJax as one file, whole: it fetches no fonts.
+MATHJAX = (
+    "https://registry.npmjs.org/mathjax/-/mathjax-3.2.2.tgz",
+    "1b9c0a1c44df864e915690558e72adb9cc5203360daefd385084ced3b6c64c09",
+    "package/es5/tex-svg.js",
+)
 
 
 class BookError(Exception):
@@ -194,27 +197,26 @@ def stage(folder: Path) -> Stage:
     index = index.replace("<!-- slider -->", book_pages.landing(player))
     staged.write("index.md", index.replace("<!-- notebooks -->", book_pages.contents()))
     book_pages.draw_cards(folder / "_static" / "cards")
-    (folder / "_static" / "tex-svg.js").write_bytes(mathjax().read_bytes())
+    shutil.copy(fetched(*MATHJAX), folder / "_static")
     return staged
 
 
-def mathjax() -> Path:
-    """MathJax, one file; fetched once into the user's cache.
+def fetched(url: str, sha256: str, member: str) -> Path:
+    """One file of a package on npm's registry; fetched once into the user's cache.
 
     Raises:
-        BookError: if it is not there and cannot be fetched.
+        BookError: if it is not there and cannot be fetched, or is not what it was.
     """
     import pooch
 
     try:
-        found = pooch.retrieve(
-            MATHJAX, f"sha256:{MATHJAX_SHA256}", path=pooch.os_cache("diffusion_edu"),
-            processor=pooch.Untar(members=[MATHJAX_FILE]), progressbar=False,
-        )  # fmt: skip
+        processor = pooch.Untar(members=[member])
+        cache = pooch.os_cache("diffusion_edu")
+        found = pooch.retrieve(url, f"sha256:{sha256}", path=cache, processor=processor, progressbar=False)
     except Exception as error:
         raise BookError(
-            f"MathJax cannot be fetched from {MATHJAX} ({type(error).__name__}: {error}). It is needed once; "
-            "build again with a connection."
+            f"{url} cannot be fetched ({type(error).__name__}: {error}). It is needed once; "
+            "try again with a connection."
         ) from error
     return Path(found[0])
 
@@ -224,9 +226,11 @@ def build(out: Path) -> None:
     source = BUILD / "source"
     stage(source)
     command = [
-        sys.executable, "-m", "sphinx", "--builder", "html", "--fail-on-warning", "--nitpicky", "--quiet",
-        "--conf-dir", str(ROOT / "book"), "--doctree-dir", str(BUILD / "doctrees"), str(source), str(out),
-    ]  # fmt: skip
+        *(sys.executable, "-m", "sphinx", "--builder", "html", "--jobs", "auto"),
+        *("--fail-on-warning", "--nitpicky", "--quiet", "--conf-dir", str(ROOT / "book")),
+        *("--define", f"html_static_path={source / '_static'}", "--doctree-dir", str(BUILD / "doctrees")),
+        *(str(source), str(out)),
+    ]
     if subprocess.run(command, cwd=ROOT, check=False).returncode:
         raise BookError("Sphinx found mistakes; they are listed above.")
 

@@ -314,7 +314,7 @@ def landing(player: str) -> str:
         "builds.</strong></p><p>These digits are drawn by the model that the first notebook trains, in about a minute "
         "on a laptop. Drag the slider.</p>"
     )
-    return f"<div class='landing'><div>{player}</div><div>{words}</div></div>"
+    return "\n".join(["```{raw} html", f"<div class='landing'><div>{player}</div><div>{words}</div></div>", "```"])
 
 
 def syllabus() -> str:
@@ -367,7 +367,7 @@ def equation_index() -> str:
         f"{green} of {len(all_of_them)} were green when the notebooks were last run, and continuous integration runs "
         "them all again. A number leads to its equation.",
         "",
-        "- *symbolic*: SymPy proves the identity. *exact value*: two independent ways to one number agree to rounding. "
+        "*Symbolic*: SymPy proves the identity. *exact value*: two independent ways to one number agree to rounding. "
         "*statistic*: an average over draws agrees within six standard errors. *condition*: a statement that is true "
         "or false, such as an order or a count.",
         "",

@@ -16,8 +16,28 @@ window.addEventListener("afterprint", () =>
   document.querySelectorAll("details[data-printed]").forEach((part) => { part.open = false; delete part.dataset.printed; }));
 
 // A wide formula, table or listing can be scrolled by keyboard too.
-window.addEventListener("load", () => {
+const reachable = () => {
   for (const part of document.querySelectorAll("article div.math, article table, article pre")) {
     if (part.scrollWidth > part.clientWidth) part.tabIndex = 0;
   }
+};
+
+// A formula that is a little too wide is set a little smaller; below four fifths it scrolls instead.
+const fit = () => {
+  for (const part of document.querySelectorAll("article div.math")) {
+    const box = part.querySelector("mjx-container");
+    if (!box) continue;
+    box.style.fontSize = "";
+    const ratio = part.clientWidth / part.scrollWidth;
+    if (ratio < 1) box.style.fontSize = `${100 * Math.max(0.8, 0.99 * ratio)}%`;
+  }
+};
+window.addEventListener("load", () => {
+  reachable();
+  window.MathJax?.startup?.promise.then(() => {
+    fit();
+    reachable();
+    let timer = 0;
+    window.addEventListener("resize", () => { clearTimeout(timer); timer = setTimeout(fit, 200); });
+  });
 });
