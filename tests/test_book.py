@@ -1,4 +1,4 @@
-"""The book's sources: links, citations, the index of equations, launch links, workflows; the site is tested in a browser."""
+"""The book's sources: links, citations, the index of equations, launch links, workflows. A browser tests the site."""
 
 import re
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_links_lead_where_their_targets_stand_in_the_book(at, place, text, turne
 
 
 def test_a_link_to_nowhere_is_refused_with_a_sentence():
-    with pytest.raises(book.BookError, match="there is no docs/nowhere.md"):
+    with pytest.raises(book.BookError, match=r"there is no docs/nowhere\.md"):
         book.with_links("[x](docs/nowhere.md)", "README.md", "index.md", PLACES)
 
 
