@@ -27,7 +27,7 @@ from pathlib import Path
 
 import nbformat
 
-from scripts import book_pages
+from scripts import book_pages, colab
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "book" / "_build"
@@ -126,6 +126,7 @@ class Stage:
         notebook = nbformat.read(ROOT / at, as_version=4)
         place = self.places[at]
         heading = ""
+        notebook.cells = [cell for cell in notebook.cells if cell.get("id") != colab.CELL]
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 heading = (re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE) or [heading])[-1]

@@ -7,6 +7,7 @@ import nbformat
 import pytest
 
 from diffusion_edu.checks import find_claims
+from scripts import colab
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -73,3 +74,11 @@ def test_sliders_have_names_of_their_own(path):
 def test_cell_ids_are_words_an_author_gave(path):
     ids = [cell.id for cell in nbformat.read(path, as_version=4).cells]
     assert all(re.fullmatch(r"[a-z][a-z0-9-]*", id) and not re.fullmatch(r"[0-9a-f]{8}", id) for id in ids)
+
+
+@every_notebook
+def test_the_cell_behind_the_header_installs_the_course_in_colab(path):
+    cell = nbformat.read(path, as_version=4).cells[1]
+    assert cell.source == colab.source(), f"run `python -m scripts.colab`: {path.name} has no such cell, or an old one"
+    assert cell.metadata["tags"] == ["nbval-skip"]  # nothing is installed where the tests run
+    assert (ROOT / "constraints.txt").is_file() and "/main/constraints.txt" in cell.source
