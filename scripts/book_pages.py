@@ -406,7 +406,7 @@ def course_map() -> str:
         "The lines are the real imports, read from the source when this page was built; the tests forbid one upwards.",
         "",
         "```{raw} html",
-        drawing(),
+        f'<div class="map-scroll">{drawing()}</div>',
         "```",
         "",
         "| module | notebooks that use it | their equations |",
@@ -445,7 +445,7 @@ def drawing() -> str:
     """The modules and their imports as an SVG."""
     height = floors()
     rows = [[name for name, k in height.items() if k == floor] for floor in range(max(height.values()) + 1)]
-    wide, tall, gap, rise, margin = 118, 30, 16, 62, 10
+    wide, tall, gap, rise, margin = 132, 30, 16, 62, 10
     across = max(len(row) for row in rows) * (wide + gap) - gap
     place = {}
     for k, row in enumerate(rows):
@@ -454,7 +454,7 @@ def drawing() -> str:
             place[name] = (start + j * (wide + gap), margin + (len(rows) - 1 - k) * rise)
     width, depth = across + 2 * margin, (len(rows) - 1) * rise + tall + 2 * margin
     parts = [
-        f'<svg class="course-map" viewBox="0 0 {width:.0f} {depth:.0f}" role="img" '
+        f'<svg class="course-map" viewBox="0 0 {width:.0f} {depth:.0f}" role="group" '
         'aria-label="The modules of the package and what each imports; the table below says the same in words" '
         'xmlns="http://www.w3.org/2000/svg">'
     ]

@@ -9,6 +9,12 @@ for (const figure of document.querySelectorAll(".landing figure.frame-slider")) 
   }
 }
 
+// The arrows that unfold the table of contents have no words of their own.
+for (const arrow of document.querySelectorAll("nav summary")) {
+  const entry = arrow.closest("li")?.querySelector(":scope > a")?.textContent.trim();
+  if (entry && !arrow.textContent.trim()) arrow.setAttribute("aria-label", `Pages below ${entry}`);
+}
+
 // What is printed is printed whole.
 const folded = () => document.querySelectorAll("article details:not([open])");
 window.addEventListener("beforeprint", () => folded().forEach((part) => { part.open = true; part.dataset.printed = ""; }));
