@@ -16,6 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = sys.executable
+# A test file, or a notebook, stays in one process: its cells build on each other, and so do a browser's tests.
+PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ def steps() -> list[Step]:
         Step("format", (PYTHON, "-m", "ruff", "format", "--check", ".")),
         Step("lint", (PYTHON, "-m", "ruff", "check", ".")),
         Step("types", (PYTHON, "-m", "mypy")),
-        Step("tests", (PYTHON, "-m", "pytest")),
+        Step("tests", (PYTHON, "-m", "pytest", *PARALLEL)),
         # Without notebooks the folder's name is passed on: pytest then finds nothing, which is red.
-        Step("notebooks", (PYTHON, "-m", "pytest", *nbval, *sanitise, *(notebooks or ["notebooks"]))),
+        Step("notebooks", (PYTHON, "-m", "pytest", *PARALLEL, *nbval, *sanitise, *(notebooks or ["notebooks"]))),
     ]
 
 
@@ -86,6 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     with tempfile.TemporaryDirectory() as runs:  # what notebooks write while they are tested
         environment = {**os.environ, "DIFFUSION_EDU_RUNS": runs, "PYTHONUNBUFFERED": "1"}
+        environment.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the core to the other process
         environment.pop("MPLBACKEND", None)  # a notebook's figures go into the notebook
         results = [run(known[name], environment) for name in (wanted or known)]
     print("\n=== summary")
