@@ -22,7 +22,7 @@ T = 2000  # steps of the table that is asked for
 SIMULATORS = "ABCDE"
 HONEST = "C"
 STEPS = 100  # of each simulator
-RUNS = 2000  # independent walks of each
+RUNS = 4000  # independent walks of each
 HONEST_RUNS = 24  # how often a statistic is taken on the honest simulator, to learn how much it varies by itself
 LIMIT = 7.0  # of its own standard deviations: further out, a statistic accuses a simulator
 
@@ -81,7 +81,7 @@ def _betas_of(attempt: Callable[..., object]) -> str | None:
 def _flow_sde(attempt: Callable[..., object]) -> str | None:
     t = torch.tensor([0.1, 0.25, 0.3, 0.4, 0.48], dtype=torch.float64)
     answer = attempt(t)
-    if not isinstance(answer, tuple) or len(answer) != 2:
+    if not isinstance(answer, tuple | list) or len(answer) != 2:
         return "two things were asked for, the drift f and the noise g: return f, g"
     f, g = answer
     right_f = -1 / (1 - t)
@@ -120,7 +120,7 @@ def _ito_cube(attempt: Callable[..., object]) -> str | None:
     x = torch.tensor([-1.3, -0.4, 0.2, 0.7, 1.9], dtype=torch.float64)
     f, g = torch.tensor(-0.6, dtype=torch.float64), torch.tensor(1.7, dtype=torch.float64)
     answer = attempt(x, f, g)
-    if not isinstance(answer, tuple) or len(answer) != 2:
+    if not isinstance(answer, tuple | list) or len(answer) != 2:
         return "two things were asked for, what stands before dt and what stands before dw: return them as a pair"
     before_dt, before_dw = answer
     right = 3 * f * x**3 + 3 * g**2 * x
@@ -192,7 +192,7 @@ def _reverse_step(attempt: Callable[..., object]) -> str | None:
 
 def _data() -> GaussianMixture:
     half = torch.tensor([0.5, 0.5], dtype=torch.float64)
-    return GaussianMixture(half, torch.tensor([[-1.0], [1.0]], dtype=torch.float64), 0.1 * half)
+    return GaussianMixture(half, torch.tensor([[-1.0], [1.0]], dtype=torch.float64), 0.2 * half)
 
 
 @lru_cache(maxsize=64)
@@ -217,14 +217,14 @@ def _walk(name: str, seed: int) -> Tensor:
 def run_simulator(name: str, seed: int = 0) -> Tensor:
     """The walk of one of five programs that simulate the reverse SDE of the VP, with the exact score.
 
-    The data are two narrow heaps at -1 and +1, equally likely, of standard deviation 0.05.
+    The data are two narrow heaps at -1 and +1, equally likely, of standard deviation 0.1.
 
     Args:
         name: "A", "B", "C", "D" or "E".
         seed: of the draws.
 
     Returns:
-        x of shape (101, 2000), float64: x[k] holds 2000 independent walks at t = k / 100, and x[0] are the samples.
+        x of shape (101, 4000), float64: x[k] holds 4000 independent walks at t = k / 100, and x[0] are the samples.
 
     Raises:
         ValueError: for another name.

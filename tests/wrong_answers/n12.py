@@ -73,10 +73,8 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
     ],
     "12.5": [
         (STATISTIC + "x[0].mean()", "finds none of the four"),
-        (STATISTIC + "x[0].var()", "finds B and D, and takes A and E for honest"),
-        (STATISTIC + "x[50].var()", "finds A, B and D, and takes E for honest"),
-        (STATISTIC + "x[0].abs().mean()", "takes"),
-        (STATISTIC + "x[0, 0]", "finds none"),
+        (STATISTIC + "x[0].var()", "finds A, B and D, and takes E for honest"),
+        (STATISTIC + "(x[0].abs() - 1).abs().std()", "takes D for honest"),
         (STATISTIC + "0 / (x[0] * 0).sum()", "not finite"),
     ],
 }
