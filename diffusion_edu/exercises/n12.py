@@ -23,7 +23,7 @@ SIMULATORS = "ABCDE"
 HONEST = "C"
 STEPS = 100  # of each simulator
 RUNS = 4000  # independent walks of each
-HONEST_RUNS = 24  # how often a statistic is taken on the honest simulator, to learn how much it varies by itself
+HONEST_RUNS = 16  # how often a statistic is taken on the honest simulator, to learn how much it varies by itself
 LIMIT = 7.0  # of its own standard deviations: further out, a statistic accuses a simulator
 
 
