@@ -1,0 +1,80 @@
+BETAS = "def my_betas(rate, T):\n    t = (torch.arange(T, dtype=torch.float64) + 0.5) / T\n    return "
+SDE = "def my_sde(t):\n    return "
+F = "-1 / (1 - t), "
+ITO = "def my_ito(x, f, g):\n    return "
+STEP = "def my_step(x, t, s, f, g, score, z):\n    h = t - s\n    return "
+STATISTIC = "def my_statistic(x):\n    return "
+
+
+WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
+    "12.1": [
+        (BETAS + "rate(t)", "this is the rate itself"),
+        (BETAS + "torch.sqrt(rate(t) / T)", "a beta is its variance"),
+        (BETAS + "rate(t) / 2 / T", "this is half of it"),
+        (BETAS + "1 - torch.exp(-(rate(t) / T).cumsum(0))", "this is 1 - alpha_bar"),
+        (BETAS + "(rate(t) / T).cumsum(0)", "the integral of the rate"),
+        (BETAS + "torch.exp(-(rate(t) / T).cumsum(0))", "this is alpha_bar"),
+        (BETAS + "rate(1 - t) / T", "backwards in time"),
+        (BETAS + "rate(t * T) / T", "the rate was asked at k"),
+        (BETAS + "rate(t) / T**2", "divided by T twice"),
+        (BETAS + "1.1 * rate(t) / T", "should be within 0.01"),
+        (BETAS + "rate(t)[:-1] / T", "one beta a step"),
+        (BETAS + "[1, 2]", "a tensor of T betas"),
+        (BETAS + "rate(t) - 1", "lies between 0 and 1"),
+    ],
+    "12.2": [
+        (SDE + "1 / (1 - t), torch.sqrt(2 * t / (1 - t))", "f has the wrong sign"),
+        (SDE + "-torch.ones_like(t), torch.sqrt(2 * t / (1 - t))", "divided by alpha"),
+        (SDE + "-(1 - t), torch.sqrt(2 * t / (1 - t))", "alpha/alpha'"),
+        (SDE + "1 / t, torch.sqrt(2 * t / (1 - t))", "log sigma"),
+        (SDE + "-0.5 / (1 - t), torch.sqrt(2 * t / (1 - t))", "factor 1/2"),
+        (SDE + F + "2 * t / (1 - t)", "take the root"),
+        (SDE + F + "torch.sqrt(2 * t)", "only the growth of sigma^2"),
+        (SDE + F + "torch.sqrt(t / (1 - t))", "a factor 2 is lost"),
+        (SDE + F + "torch.sqrt(2 * t - 2 * t**2 / (1 - t))", "the term with f has the wrong sign"),
+        (SDE + F + "torch.sqrt(2 * t + t**2 / (1 - t))", "lacks its factor 2"),
+        (SDE + F + "torch.sqrt(1 + 2 * t / (1 - t))", "sigma stands where sigma^2 belongs"),
+        (SDE + F + "3 * t", "f is right."),
+        (SDE + "-2 / (1 - t), t", "f: the numbers are off"),
+        (SDE + "-1 / (1 - t)", "return f, g"),
+    ],
+    "12.3": [
+        (ITO + "3 * f * x**3, 3 * g * x**2", "ordinary chain rule"),
+        (ITO + "3 * f * x**3 + 6 * g**2 * x, 3 * g * x**2", "lacks its half"),
+        (ITO + "3 * f * x**3 + 3 * g * x, 3 * g * x**2", "before dt, g stands where g^2 belongs"),
+        (ITO + "3 * f * x**2 + 3 * g**2 * x, 3 * g * x**2", "f alone stands here"),
+        (ITO + "3 * f * x**3 - 3 * g**2 * x, 3 * g * x**2", "the new term has the wrong sign"),
+        (ITO + "f * x + 3 * g**2 * x, 3 * g * x**2", "lacks the derivative of the cube"),
+        (ITO + "3 * g**2 * x, 3 * g * x**2", "the new term alone"),
+        (ITO + "3 * g * x**2, 3 * f * x**3 + 3 * g**2 * x", "swapped"),
+        (ITO + "3 * f * x**3 + 3 * g**2 * x, g * torch.ones_like(x)", "the derivative is missing"),
+        (ITO + "3 * f * x**3 + 3 * g**2 * x, 3 * x**2", "g is missing"),
+        (ITO + "3 * f * x**3 + 3 * g**2 * x, 3 * g**2 * x**2", "its square belongs before dt"),
+        (ITO + "3 * f * x**3 + 3 * g**2 * x, g * x**3", "g times the cube itself"),
+        (ITO + "3 * f * x**3 + 3 * g**2 * x, 3 * g * x**3", "an SDE whose noise is g x"),
+        (ITO + "x, 3 * g * x**2", "before dt: the numbers are off"),
+        (ITO + "3 * f * x**3 + 3 * g**2 * x", "return them as a pair"),
+    ],
+    "12.4": [
+        (STEP + "x + (-f * x - g**2 * score) * h + g * h.sqrt() * z", "the score's term has the wrong sign"),
+        (STEP + "x + (f * x + g**2 * score) * h + g * h.sqrt() * z", "the drift f x has the wrong sign"),
+        (STEP + "x + (f * x - g**2 * score) * h + g * h.sqrt() * z", "both terms of the drift"),
+        (STEP + "x + (-f * x + g**2 / 2 * score) * h + g * h.sqrt() * z", "half of the score"),
+        (STEP + "x + (-f * x + g * score) * h + g * h.sqrt() * z", "g stands before the score"),
+        (STEP + "x + (-f * x + g**2 * score) * h + g * h * z", "the noise has the size h"),
+        (STEP + "x + (-f * x + g**2 * score) * h + g**2 * h.sqrt() * z", "g^2 stands before the noise"),
+        (STEP + "x + (-f * x + g**2 * score) * h", "the noise is missing"),
+        (STEP + "x + (-f * x + g**2 / 2 * score) * h", "a step of the ODE"),
+        (STEP + "x + f * x * h + g * h.sqrt() * z", "a step of the forward SDE"),
+        (STEP + "x - f * x + g**2 * score + g * h.sqrt() * z", "the length of the step is missing"),
+        (STEP + "x + (-f * x + g**2 * score) * h + h.sqrt() * z", "the noise has no g"),
+        (STEP + "x + (-f * x + g**2 * score) * h + g * z", "not multiplied by sqrt(h)"),
+        (STEP + "(-f * x + g**2 * score) * h + g * h.sqrt() * z", "give back x plus that"),
+    ],
+    "12.5": [
+        (STATISTIC + "x[0].mean()", "finds none of the four"),
+        (STATISTIC + "x[0].var()", "finds A, B and D, and takes E for honest"),
+        (STATISTIC + "(x[0].abs() - 1).abs().std()", "takes D for honest"),
+        (STATISTIC + "0 / (x[0] * 0).sum()", "not finite"),
+    ],
+}
