@@ -198,8 +198,7 @@ def run_program(name: str, x_t: Tensor, t: Tensor, labels: Tensor, w: float) -> 
 
 
 _MISSED = {
-    "A": "A asks a classifier that never saw noise. Without guidance that does no harm, and at very little noise hardly "
-    "any",
+    "A": "A asks a classifier that never saw noise. At w = 0 that does no harm, and at very little noise hardly any",
     "C": "C counts its scale from another zero, and at each scale it is wrong by as much as one more step of guidance",
     "D": "D is right at w = 1, where what it starts from cancels; try another scale",
     "E": "E has a wrong factor, which is near the right one as long as alpha is near 1; give it more noise, and w > 0",

@@ -1,4 +1,7 @@
-FREE = "def my_free_guidance(denoiser, x_t, t, labels, w):\n    u, c = denoiser(x_t, t), denoiser(x_t, t, labels)\n    return "
+FREE = """
+def my_free_guidance(denoiser, x_t, t, labels, w):
+    u, c = denoiser(x_t, t), denoiser(x_t, t, labels)
+    return """
 PUSHED = "def my_pushed(w, m, v):\n    return "
 EPS = """
 def my_guided_eps(eps_net, classifier, x_t, t, labels, w, alpha, sigma):
@@ -75,7 +78,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
     "10.5": [
         (testing("1.0"), "finds A, C and E, and takes D for honest"),
         (testing("0.0"), "finds C and D, and takes A and E for honest"),
-        (testing("2.0", t="0.02", atol="0.02"), "and takes"),
+        (testing("2.0", t="0.05", atol="0.002"), "finds A, C and D, and takes E for honest"),
         (testing("2.0", expected="c + w * (c - u)"), "accuses program B"),
         (
             "def my_test(program, denoiser):\n    x_t, t = torch.zeros(4, 2), torch.tensor(0.5)\n"
