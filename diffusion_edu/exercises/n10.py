@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,6 +70,8 @@ def _free_guidance(attempt: Callable[..., object]) -> str | None:
 
 
 def _same_scale(scales: object) -> str | None:
+    if isinstance(scales, tuple | list) and any(scale is ... for scale in scales):
+        return "some of the four are still missing: give four numbers"
     wrong: dict[str, object] = {
         "the first is still in the paper's own convention: at w' = 0 it gives c, which is our w = 1": lambda s: (
             s[0] == 0.5
@@ -89,13 +92,15 @@ def _same_scale(scales: object) -> str | None:
 
 
 def _negative_prompt(attempt: Callable[..., object]) -> str | None:
-    cases = [(1.0, 0.8, 0.25), (3.0, 1.5, 0.49), (0.0, 1.5, 0.49), (2.5, 0.4, 0.09)]
+    cases = [(1.0, 0.8, 0.25), (3.0, 1.5, 0.49), (0.5, 1.5, 0.49), (2.5, 0.4, 0.09)]
     answers = []
     for case in cases:
-        pair = attempt(*case)
-        if not isinstance(pair, tuple | list | Tensor) or len(pair) != 2:
+        pair: Any = attempt(*case)
+        try:
+            mean, std = pair
+        except (TypeError, ValueError):
             return "give back two numbers, the mean and the standard deviation"
-        answers.append([float(pair[0]), float(pair[1])])
+        answers.append([float(mean), float(std)])
 
     def table(of: Callable[[float, float, float], tuple[float, float]]) -> Tensor:
         return torch.tensor([of(*case) for case in cases], dtype=torch.float64)
@@ -191,7 +196,7 @@ def run_program(name: str, x_t: Tensor, t: Tensor, labels: Tensor, w: float) -> 
         guided = mean + w * (with_label - mean)
     else:
         told = torch.full_like(t, NEARLY_CLEAN) if name == "A" else t  # A: a classifier of clean data
-        alpha_t, sigma_t = SCHEDULE.alpha(t), SCHEDULE.sigma(t)
+        alpha_t, sigma_t = SCHEDULE.scales(t, like=x)
         factor = sigma_t**2 if name == "E" else sigma_t**2 / alpha_t
         guided = without + w * factor * _slope(x, told, lambda log_p: log_p[rows, labels].sum())
     return guided.to(x_t.dtype)

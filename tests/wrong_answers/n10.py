@@ -61,7 +61,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (PUSHED + "w * m, v ** 0.5", "starts between the classes"),
         (PUSHED + "2 * w * m, v ** 0.5", "the start is -m, not 0"),
         (PUSHED + "(1 - 2 * w) * m, v ** 0.5", "the sign of the mean is turned"),
-        (PUSHED + "(2 * w - 1) * m, (v / (w + 1)) ** 0.5", "the spread is not"),
+        (PUSHED + "(2 * w - 1) * m, (v / w) ** 0.5", "the spread is not"),
         (PUSHED + "(2 * w - 1) * m", "give back two numbers"),
     ],
     "10.4": [
