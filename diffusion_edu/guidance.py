@@ -10,7 +10,8 @@ and with score = (alpha x_0_hat - x_t) / sigma^2 the same sentence about x_0_hat
 
     E[x_0 | x_t, y] = E[x_0 | x_t] + sigma^2 / alpha grad log p(y | x_t)
 
-Guidance multiplies the second term by a scale w. With a classifier at hand (Dhariwal & Nichol 2021, algorithm 1),
+Guidance multiplies the second term by a scale w. With a classifier at hand (Dhariwal & Nichol 2021, algorithm 2,
+written for x_0_hat),
 
     x_0_hat = E[x_0 | x_t] + w sigma^2 / alpha grad log p(y | x_t)
 
@@ -71,7 +72,7 @@ class NoiseClassifier(Protocol):
 
 @dataclass(frozen=True)
 class ClassifierGuidance(Around):
-    """x_0_hat + w sigma^2 / alpha grad log p(y | x_t) (Dhariwal & Nichol 2021, algorithm 1).
+    """x_0_hat + w sigma^2 / alpha grad log p(y | x_t) (Dhariwal & Nichol 2021, algorithm 2, written for x_0_hat).
 
     The denoiser within is asked without a label: the classifier knows y, the denoiser knows the data. With scale 1 and
     both exact the result is E[x_0 | x_t, y]. One call of the denoiser, and a forward and a backward pass of the

@@ -1,0 +1,244 @@
+"""The exercises of ``10_guidance``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..analytic import GaussianMixture
+from ..checks import NO_VERDICT, Exercise, diagnose, doubted, hunted
+from ..data import moons, seeded
+from ..denoiser import eps as eps_of
+from ..process import q_sample
+from ..schedule import CosineSchedule
+
+__all__ = ["PROGRAMS", "bug_hunt", "free_guidance", "guided_eps", "negative_prompt", "run_program", "same_scale"]
+
+SCHEDULE = CosineSchedule()
+MIXTURE = GaussianMixture(*moons())
+DENOISER, CLASSIFIER = MIXTURE.denoiser(SCHEDULE), MIXTURE.classifier(SCHEDULE)
+PROGRAMS = "ABCDE"
+HONEST = "B"
+NEARLY_CLEAN = 1e-3  # the time for which the classifier of clean data was made
+
+
+def _noisy(n: int, t: Tensor) -> tuple[Tensor, Tensor]:
+    """n noisy points (n, 2) at t, and labels (n,), 0 and 1 in turn."""
+    x_0 = MIXTURE.sample(n, seeded(10, 1))
+    x_t = q_sample(SCHEDULE, x_0, t, torch.randn(x_0.shape, generator=seeded(10, 2), dtype=torch.float64))
+    return x_t, torch.arange(n) % 2
+
+
+def _slope(x_t: Tensor, t: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """The slope of ``of`` of the classifier's log p, (B, classes) to a number, with respect to x_t, (B, 2)."""
+    with torch.enable_grad():
+        x = x_t.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(of(CLASSIFIER(x, t)), x)
+    return slope
+
+
+# ------------------------------------------------------------------------------------------------ 10.1
+
+
+def _free_guidance(attempt: Callable[..., object]) -> str | None:
+    t, w = torch.tensor(0.4, dtype=torch.float64), 2.5
+    x_t, labels = _noisy(8, t)
+    u, c = DENOISER(x_t, t), DENOISER(x_t, t, labels)
+    zero = DENOISER(x_t, t, torch.zeros_like(labels))
+    wrong = {
+        "the scale is taken in the other convention, where 0 means no guidance: this is u + (1 + w)(c - u)": (
+            u + (1 + w) * (c - u)
+        ),
+        "the two answers have changed places: start from the one without a label, and go towards the one with it": (
+            c + w * (u - c)
+        ),
+        "this is the difference alone; it has to be added to the answer without a label": w * (c - u),
+        "this leads away from the label: the difference is (with label) - (without)": u - w * (c - u),
+        "the scale does nothing: this is the answer to the label": c,
+        "the scale stands before the whole answer to the label; it belongs before the difference": u + w * c,
+        "w and 1 - w have changed places": w * u + (1 - w) * c,
+        "class 0 stands where no label belongs: the null label is NO_LABEL, which is negative": zero + w * (c - zero),
+    }
+    return diagnose(attempt(DENOISER, x_t, t, labels, w), u + w * (c - u), wrong)
+
+
+# ------------------------------------------------------------------------------------------------ 10.2
+
+
+def _same_scale(scales: object) -> str | None:
+    if isinstance(scales, tuple | list) and any(scale is ... for scale in scales):
+        return "some of the four are still missing: give four numbers"
+    wrong: dict[str, object] = {
+        "the first is still in the paper's own convention: at w' = 0 it gives c, which is our w = 1": lambda s: (
+            s[0] == 0.5
+        ),
+        "in the first, 1 is to be added, not taken away": lambda s: s[0] == -0.5,
+        "the second needs no translation: multiply out u + s (c - u)": lambda s: s[1] in (6.5, 8.5),
+        "in the third, g = 0 already gives c, which is our w = 1": lambda s: s[2] == 3,
+        "in the third, 1 is to be added, not taken away": lambda s: s[2] == 2,
+        "in the fourth, k stands before the answer without a label: our w stands before the other": lambda s: (
+            s[3] in (-1, 1)
+        ),
+        "in the fourth, look at k = 0: there it gives c, which is our w = 1": lambda s: s[3] in (0, -2),
+    }
+    return diagnose(scales, torch.tensor([1.5, 7.5, 4.0, 2.0]), wrong)
+
+
+# ------------------------------------------------------------------------------------------------ 10.3
+
+
+def _negative_prompt(attempt: Callable[..., object]) -> str | None:
+    cases = [(1.0, 0.8, 0.25), (3.0, 1.5, 0.49), (0.5, 1.5, 0.49), (2.5, 0.4, 0.09)]
+    answers = []
+    for case in cases:
+        pair: Any = attempt(*case)
+        try:
+            mean, std = pair
+        except (TypeError, ValueError):
+            return "give back two numbers, the mean and the standard deviation"
+        answers.append([float(mean), float(std)])
+
+    def table(of: Callable[[float, float, float], tuple[float, float]]) -> Tensor:
+        return torch.tensor([of(*case) for case in cases], dtype=torch.float64)
+
+    right = table(lambda w, m, v: ((2 * w - 1) * m, v**0.5))
+    rest = right[1:]
+    wrong = {
+        "the second number is the variance, and the standard deviation was asked for": table(
+            lambda w, m, v: ((2 * w - 1) * m, v)
+        ),
+        "this goes w steps on from the wanted class; w = 0 is the other class, at -m, and w = 1 the wanted one": table(
+            lambda w, m, v: ((2 * w + 1) * m, v**0.5)
+        ),
+        "this starts between the classes, at 0: without a label it leads away from -m": table(
+            lambda w, m, v: (w * m, v**0.5)
+        ),
+        "from -m to m it is 2 m, and the start is -m, not 0": table(lambda w, m, v: (2 * w * m, v**0.5)),
+        "the sign of the mean is turned: w = 1 has to give m": table(lambda w, m, v: ((1 - 2 * w) * m, v**0.5)),
+        "the mean is right, and the spread is not: add up the two precisions, (1 - w)/v and w/v": lambda given: bool(
+            torch.allclose(given[:, 0], right[:, 0]) and not torch.allclose(given[1:, 1], rest[:, 1])
+        ),
+    }
+    return diagnose(torch.tensor(answers, dtype=torch.float64), right, wrong)
+
+
+# ------------------------------------------------------------------------------------------------ 10.4
+
+
+def _guided_eps(attempt: Callable[..., object]) -> str | None:
+    t, w = torch.tensor(0.4, dtype=torch.float64), 1.7
+    x_t, labels = _noisy(8, t)
+    alpha, sigma = SCHEDULE.alpha(t), SCHEDULE.sigma(t)
+    eps_hat = eps_of(DENOISER, x_t, t)
+    rows = torch.arange(len(x_t))
+
+    def logits(x: Tensor, t: Tensor) -> Tensor:  # log p up to a number for each example, as a network gives it
+        return CLASSIFIER(x, t) + 0.5 * x.square().sum(1, keepdim=True)
+
+    slope = _slope(x_t, t, lambda log_p: log_p[rows, labels].sum())
+    wrong = {
+        "the sign is turned: noise is what has to be taken away, so eps_hat falls where x_0_hat rises": (
+            eps_hat + w * sigma * slope
+        ),
+        "sigma^2 / alpha is the factor for x_0_hat; eps_hat takes another": eps_hat - w * sigma**2 / alpha * slope,
+        "both the sign and the factor are those of x_0_hat": eps_hat + w * sigma**2 / alpha * slope,
+        "sigma is missing: score = -eps_hat / sigma": eps_hat - w * slope,
+        "there is one sigma too many: score = -eps_hat / sigma": eps_hat - w * sigma**2 * slope,
+        "these are the slopes of the logits; log p is their log_softmax": eps_hat - w * sigma * (slope + x_t),
+        "this is the slope of p, and the slope of log p was asked for": (
+            eps_hat - w * sigma * _slope(x_t, t, lambda log_p: log_p.exp()[rows, labels].sum())
+        ),
+        "the slope is that of a mean over the batch, so it shrinks with the batch: take the sum": (
+            eps_hat - w * sigma * slope / len(x_t)
+        ),
+        "all classes lead: of log p take each example's own label": (
+            eps_hat - w * sigma * _slope(x_t, t, lambda log_p: log_p.sum())
+        ),
+        "nothing was guided: this is eps_hat": eps_hat,
+    }
+    right = eps_hat - w * sigma * slope
+    return diagnose(
+        attempt(lambda x, t: eps_of(DENOISER, x, t), logits, x_t.clone(), t, labels, w, alpha, sigma), right, wrong
+    )
+
+
+# ------------------------------------------------------------------------------------------------ 10.5
+
+
+def run_program(name: str, x_t: Tensor, t: Tensor, labels: Tensor, w: float) -> Tensor:
+    """One of five programs that claim to be the guided denoiser of the moons under the cosine schedule.
+
+    Args:
+        name: "A", "B", "C", "D" or "E".
+        x_t: (B, 2).
+        t: (), in (0, 1).
+        labels: (B,), 0 or 1.
+        w: the scale; 0 ignores the labels and 1 is Bayes' rule.
+
+    Returns:
+        (B, 2): the guided x_0_hat, if the program is honest.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if name not in PROGRAMS or len(name) != 1:
+        raise ValueError(f"the programs are A, B, C, D and E, and {name!r} was asked for.")
+    x, rows = x_t.detach().double(), torch.arange(len(x_t))
+    without, with_label = DENOISER(x, t), DENOISER(x, t, labels)
+    if name == "C":  # the other convention
+        guided = without + (1 + w) * (with_label - without)
+    elif name == "D":  # the plain mean of the classes for all data
+        mean = (DENOISER(x, t, torch.zeros_like(labels)) + DENOISER(x, t, torch.ones_like(labels))) / 2
+        guided = mean + w * (with_label - mean)
+    else:
+        told = torch.full_like(t, NEARLY_CLEAN) if name == "A" else t  # A: a classifier of clean data
+        alpha_t, sigma_t = SCHEDULE.scales(t, like=x)
+        factor = sigma_t**2 if name == "E" else sigma_t**2 / alpha_t
+        guided = without + w * factor * _slope(x, told, lambda log_p: log_p[rows, labels].sum())
+    return guided.to(x_t.dtype)
+
+
+_MISSED = {
+    "A": "A asks a classifier that never saw noise. At w = 0 that does no harm, and at very little noise hardly any",
+    "C": "C counts its scale from another zero, and at each scale it is wrong by as much as one more step of guidance",
+    "D": "D is right at w = 1, where what it starts from cancels; try another scale",
+    "E": "E has a wrong factor, which is near the right one as long as alpha is near 1; give it more noise, and w > 0",
+}
+
+
+def _bug_hunt(attempt: Callable[..., object]) -> str | None:
+    accused = doubted(lambda name: attempt(partial(run_program, name), DENOISER), PROGRAMS)
+    if accused is None:
+        return NO_VERDICT
+    if HONEST in accused:
+        return (
+            f"it accuses program {HONEST}, which is honest. Work out from denoiser(x_t, t) and "
+            "denoiser(x_t, t, labels) what the guided answer must be; allow for rounding"
+        )
+    return hunted(accused, _MISSED)
+
+
+free_guidance = Exercise(
+    "10.1",
+    _free_guidance,
+    hint="two answers, one with labels and one without; go from the second towards the first, w times the way.",
+)
+same_scale = Exercise(
+    "10.2", _same_scale, hint="bring each into the form u + w (c - u): w is what stands before c, and 1 - w before u."
+)
+negative_prompt = Exercise(
+    "10.3",
+    _negative_prompt,
+    hint="multiply the two Gaussians to the powers 1 - w and w: precisions add, and so do precision times mean.",
+)
+guided_eps = Exercise("10.4", _guided_eps, hint="(10.4), with w before the slope of log p.")
+bug_hunt = Exercise(
+    "10.5",
+    _bug_hunt,
+    hint="you have the exact denoiser, with and without labels, so you know the guided answer at each scale.",
+    praise="it accuses A, C, D and E, and lets the honest B go",
+)
