@@ -34,7 +34,7 @@ def _order_of(attempt: Callable[..., object]) -> str | None:
         return torch.tensor([rule(a / b, n / m) for a, b, m, n in cases], dtype=torch.float64)
 
     wrong = {
-        "this is right where the steps are doubled, and only there; divide by the logarithm of the ratio of the steps": (
+        "this is right where the steps are doubled, and only there; divide by the logarithm of the steps' ratio": (
             over(lambda e, _: math.log2(e))
         ),
         "the sign is turned: an error that falls while the steps become more has a positive order": (
@@ -176,8 +176,8 @@ def _embedded_pair(attempt: Callable[..., object]) -> str | None:
     diagnosis = diagnose(found, right, wrong, atol=1e-7)
     if diagnosis is not None and "usual mistakes" in diagnosis and abs(float(found[0] - right[0])) < 10 * TOLERANCE:
         return (
-            f"the end is right within the tolerance, and by the rules of the exercise there are {int(right[1])} accepted "
-            f"and {int(right[2])} rejected steps; yours has {int(found[1])} and {int(found[2])}"
+            f"the end is right within the tolerance, and by the rules of the exercise there are {int(right[1])} "
+            f"accepted and {int(right[2])} rejected steps; yours has {int(found[1])} and {int(found[2])}"
         )
     return diagnosis
 
@@ -205,7 +205,9 @@ def _grid(attempt: Callable[..., object]) -> str | None:
     if nodes.shape != (N + 1,):
         return f"{N} steps have {N + 1} nodes, and yours has the shape {tuple(nodes.shape)}"
     wrong = {
-        "the density is c itself: these steps have the same c h each, which would be right for p = 0": _nodes(p, N, 1.0),
+        "the density is c itself: these steps have the same c h each, which would be right for p = 0": _nodes(
+            p, N, 1.0
+        ),
         "the density is c^(1/p); the error of one step falls with h^(p+1), and p + 1 is the root to take": (
             _nodes(p, N, 1 / p)
         ),
@@ -273,7 +275,7 @@ def _multistep(denoiser: Denoiser, x: Tensor, times: Tensor) -> Tensor:
 
 
 _MISSED = {
-    "A": "A takes its second slope at the new place, as Heun does, but at the old time; measure its order on an interval",
+    "A": "A takes its second slope at the new place, but at the old time; measure its order on an interval",
     "B": "B continues x_0_hat on a line, as 2M does, but too far; measure its order on an interval",
     "C": "C is of second order on every interval above 0; only at the end it stops too early: let the grid end at 0",
     "E": "E weighs its two slopes in another way than Heun; measure its order on an interval",

@@ -84,9 +84,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (changed(WEIGHTS, "1 + part, -part", "1 + part"), "two numbers were asked for"),
         (
             "import math\n"
-            + changed(
-                WEIGHTS, "h / (2 * h_before)", "(h - 1 + math.exp(-h)) / (1 - math.exp(-h)) / h_before"
-            ),
+            + changed(WEIGHTS, "h / (2 * h_before)", "(h - 1 + math.exp(-h)) / (1 - math.exp(-h)) / h_before"),
             "exact on a line",
         ),
     ],
@@ -97,8 +95,16 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (changed(SOLVER, "y + h / 2 * (k_1 + k_2)", "y + h * k_1"), "Euler's answer was carried on"),
         (changed(SOLVER, "        h = min(h, end - t)\n", ""), "beyond the end"),
         (changed(SOLVER, "0.9 * ", ""), "safety factor"),
-        (changed(SOLVER, "min(5.0, max(0.2, 0.9 * max(error, 1e-12) ** (-1 / 2)))", "0.9 * max(error, 1e-12) ** -0.5"), "the limits"),
-        (changed(SOLVER, "return y, accepted, rejected", "return y, accepted + rejected, rejected"), "counted among the accepted"),
+        (
+            changed(
+                SOLVER, "min(5.0, max(0.2, 0.9 * max(error, 1e-12) ** (-1 / 2)))", "0.9 * max(error, 1e-12) ** -0.5"
+            ),
+            "the limits",
+        ),
+        (
+            changed(SOLVER, "return y, accepted, rejected", "return y, accepted + rejected, rejected"),
+            "counted among the accepted",
+        ),
         (changed(SOLVER, "abs(h / 2 *", "abs(h / 4 *"), "half of what it should be"),
         (changed(SOLVER, "(-1 / 2)", "(1 / 2)"), "the end is not in sight"),
         (changed(SOLVER, "return y, accepted, rejected", "return y"), "three things were asked for"),
@@ -109,7 +115,10 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (changed(GRID, "1 / (p + 1)", "1 / p"), "p + 1 is the root to take"),
         (changed(GRID, "1 / (p + 1)", "-1 / (p + 1)"), "longest where they do most harm"),
         ("def my_grid(c, p, N):\n    return torch.linspace(1, 3, N + 1)", "equal steps"),
-        (changed(GRID, "fine[index.clamp(max=len(fine) - 1)]", "fine[index.clamp(max=len(fine) - 1)].flip(0)"), "the nodes fall"),
+        (
+            changed(GRID, "fine[index.clamp(max=len(fine) - 1)]", "fine[index.clamp(max=len(fine) - 1)].flip(0)"),
+            "the nodes fall",
+        ),
         (changed(GRID, "N + 1", "N"), "steps have"),
     ],
     "13.5": [
