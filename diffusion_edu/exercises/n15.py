@@ -91,8 +91,8 @@ def _gaussian_velocity(attempt: Callable[..., object]) -> str | None:
     wrong = {
         "the sign is turned: u = eps - x_0, which points from the data to the noise": -right,
         "this is right for data of mean 0; here the mean is m": by(gain, torch.zeros_like(m)),
-        "this would move each particle from the mean m, as if it were the x_0 of all: the particles at x have many x_0, "
-        "and their mean is x_0_hat": (x - m) / t,
+        "this moves each particle away from the mean m, as if it were the x_0 of all: the particles at x have many "
+        "x_0, and their mean is x_0_hat": (x - m) / t,
         "s is the standard deviation, and its square belongs where the variance does": (
             by((1 - t) * s / ((1 - t) ** 2 * s + t**2))
         ),
@@ -202,7 +202,7 @@ def _straightness(attempt: Callable[..., object]) -> str | None:
 
 
 def run_program(name: str, velocity: Field, x: Tensor, steps: int) -> Tensor:
-    """One of five programs that claim to follow a velocity field from noise at t = 1 to data at t = 0 by Euler's method.
+    """One of five programs that claim to follow a velocity field by Euler's method, from t = 1 to 0.
 
     Args:
         name: "A", "B", "C", "D" or "E".

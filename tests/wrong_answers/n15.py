@@ -115,7 +115,8 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (testing("(x - 0.3) / t", "0.3", ", atol=0.05", 1000), "finds A, C and D, and takes E for honest"),
         (testing("2 * t", "x - 1"), "accuses program B"),
         (
-            "def my_test(program):\n    x = torch.ones(2, 2)\n    return bool(program(lambda x, t: -x, x, 9).isfinite().all())",
+            "def my_test(program):\n    x = program(lambda x, t: -x, torch.ones(2, 2), 9)\n"
+            "    return bool(x.isfinite().all())",
             "finds none of the four",
         ),
         (
