@@ -69,6 +69,9 @@ def _flow_loss(attempt: Callable[..., object]) -> str | None:
         "this is one number for the batch; one for each example was asked for, so take the mean over axis 1": (
             right.mean()
         ),
+        "this is the mean over the batch, for each of the numbers; the mean over the numbers was asked for, axis 1": (
+            ((network(x_t, t) - (eps - x_0)) ** 2).mean(0)
+        ),
         "the squares are missing: this is the mean absolute error": (network(x_t, t) - (eps - x_0)).abs().mean(1),
     }
     return diagnose(attempt(network, x_0, eps, t), right, wrong)
@@ -103,6 +106,9 @@ def _gaussian_velocity(attempt: Callable[..., object]) -> str | None:
         "this is the score of x_t, and the velocity was asked for": -(x - (1 - t) * m) / total,
         "the way x - x_0_hat still has to be divided by the time t that it took": right * t,
         "the mean's own motion is missing: the middle of the density moves with velocity -m": right + m,
+        "this is right for t < 1, and at t = 1 it divides by 1 - t, which is 0 there": lambda given: torch.allclose(
+            given[:-1], right[:-1]
+        ),
     }
     return diagnose(attempt(x, t, m, s), right, wrong)
 

@@ -57,6 +57,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (with_(LOSS, "[:, None]", ""), "give it a second axis"),
         (with_(LOSS, ".mean(1)", ".sum(1)"), "this is the sum"),
         (with_(LOSS, ".mean(1)", ".mean()"), "one number for the batch"),
+        (with_(LOSS, ".mean(1)", ".mean(0)"), "for each of the numbers"),
         (with_(LOSS, "** 2).mean(1)", ").abs().mean(1)").replace(" )", ")"), "the squares are missing"),
     ],
     "15.2": [
@@ -74,6 +75,12 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
             "def my_velocity(x, t, m, s):\n    q = (1 - t) ** 2 * s**2 + t**2\n"
             "    return (t - (1 - t) * s**2) / q * (x - (1 - t) * m)",
             "the mean's own motion is missing",
+        ),
+        (
+            with_(VELOCITY, "(x - x_0_hat) / t", "(x - (1 - t) * x_0_hat) / t - x_0_hat").replace(
+                "x_0_hat) / t - x_0_hat", "x_0_hat) / t * (1 - t) / (1 - t) - x_0_hat"
+            ),
+            "divides by 1 - t",
         ),
     ],
     "15.3": [
