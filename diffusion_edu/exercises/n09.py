@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -79,7 +80,7 @@ def _step_with_eta(attempt: Callable[..., object]) -> str | None:
                 "eta multiplies the standard deviation; here it multiplies the variance": member(
                     eta**0.5 * s_s * torch.sqrt(share)
                 ),
-                "eta stands without the posterior's standard deviation: eta is a share of sigma_s sqrt(1 - rho)": member(
+                "without the posterior's standard deviation eta means nothing: it is a share of sigma_s sqrt(1 - rho)": member(
                     eta * s_s
                 ),
                 "this is the step for eta = 1 whatever eta is": member(s_s * torch.sqrt(share)),
@@ -133,7 +134,7 @@ def _up(denoiser: Callable[..., Tensor], x: Tensor, grid: Tensor, at_target: boo
     """Up by one question a step, in the form with eps_hat."""
     schedule = CosineSchedule()
     upwards = grid.flip(0)
-    for s, t in zip(upwards[:-1], upwards[1:], strict=True):
+    for s, t in pairwise(upwards):
         asked = t if at_target or s == 0 else s
         alpha, sigma = schedule.alpha(asked), schedule.sigma(asked)
         eps_hat = (x - alpha * denoiser(x, asked)) / sigma
@@ -282,7 +283,7 @@ def run_loop(name: str, seed: int = 0) -> Tensor:
 _MISSED = {
     "B": "B stops each step a little above the level that the next step is told of: its heaps are too wide, and all of "
     "them have some noise left",
-    "C": "C's samples look sharp; it keeps all the old noise and adds new, so look at how many are in which heap",
+    "C": "C keeps all the old noise and adds new: its samples lie too far out, and the heaps at the sides are too full",
     "E": "E is right but for its last step: every heap is a little too wide, and the sizes of the heaps are right",
     "F": "F has heaps that are too narrow, and too many samples in the middle one",
 }

@@ -54,7 +54,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (step("torch.sqrt(1 - rho)", "(1 - rho)"), "the standard deviation has its root"),
         (step("torch.sqrt(sigma_s**2 - omega**2)", "(sigma_s - omega)"), "variances subtract"),
         (step("eta * sigma_s", "eta**0.5 * sigma_s"), "here it multiplies the variance"),
-        (step("eta * sigma_s * torch.sqrt(1 - rho)", "eta * sigma_s"), "without the posterior's"),
+        (step("eta * sigma_s * torch.sqrt(1 - rho)", "eta * sigma_s"), "eta means nothing"),
         (step("eta * sigma_s", "sigma_s"), "for eta = 1 whatever eta is"),
         (step("return alpha_s * x_0_hat", "return alpha_t * x_0_hat"), "in x_s it has alpha_s"),
         (step(" / sigma_t\n    rho", "\n    rho"), "was not divided by sigma_t"),
