@@ -31,6 +31,9 @@ HONEST, OTHER_ETA = "D", "A"  # the second draws its noise with another eta, whi
 HONEST_RUNS = 16
 LIMIT = 8.0  # standard deviations
 
+EDIT_STEPS = 20  # up, and as many down, in exercise 9.4
+NEAR = 0.15  # root mean square, in units of the data
+UP_ONLY = -2  # in the place of the label for the way down
 ROUND_TRIP = 1e-5  # what exercise 9.3 leaves, in units of the data
 GENTLE = GaussianMixture(
     torch.tensor([0.4, 0.6], dtype=torch.float64),
@@ -80,7 +83,7 @@ def _step_with_eta(attempt: Callable[..., object]) -> str | None:
                 "eta multiplies the standard deviation; here it multiplies the variance": member(
                     eta**0.5 * s_s * torch.sqrt(share)
                 ),
-                "without the posterior's standard deviation eta means nothing: it is a share of sigma_s sqrt(1 - rho)": member(
+                "eta is a share of the posterior's standard deviation, sigma_s sqrt(1 - rho), not of sigma_s": member(
                     eta * s_s
                 ),
                 "this is the step for eta = 1 whatever eta is": member(s_s * torch.sqrt(share)),
@@ -103,11 +106,7 @@ def _step_with_eta(attempt: Callable[..., object]) -> str | None:
 # ------------------------------------------------------------------------------------------------ 9.2
 
 
-def _coefficients(answer: object) -> str | None:
-    if not isinstance(answer, tuple | list) or len(answer) != 2:
-        return "two numbers were asked for: coefficients = a, b"
-    if any(part is ... or part is None for part in answer):
-        return "one of the two is still missing"
+def _coefficients(on_x_0: object, on_x_t: object) -> str | None:
     wrong = {
         "the two have changed places: a stands before x_0, b before x_t": torch.tensor([0.6, 0.44]),
         "this is the member without new noise; the variance 0.36^2 has to be taken out of sigma_s^2 first": (
@@ -123,7 +122,7 @@ def _coefficients(answer: object) -> str | None:
         ),
         "these are the posterior's, whose std is 0.496; another was asked for": torch.tensor([0.546875, 0.421875]),
     }
-    numbers = torch.stack([torch.as_tensor(part, dtype=torch.float64).reshape(()) for part in answer])
+    numbers = torch.stack([torch.as_tensor(part, dtype=torch.float64).reshape(()) for part in (on_x_0, on_x_t)])
     return diagnose(numbers, torch.tensor([0.44, 0.6]), wrong, atol=6e-4, rtol=0.0)
 
 
@@ -187,20 +186,33 @@ def _rms(x: Tensor) -> float:
 # ------------------------------------------------------------------------------------------------ 9.4
 
 
-def _edit(attempt: Callable[..., object]) -> str | None:
+@lru_cache(maxsize=1)
+def _points() -> tuple[GaussianMixture, Tensor]:
     mixture = GaussianMixture(*moons())
-    denoiser, grid = mixture.denoiser(CosineSchedule()), times(40)
-    x_0 = mixture.given(0).sample(200, seeded(9, 4))
+    return mixture, mixture.given(0).sample(100, seeded(9, 4))
+
+
+@lru_cache(maxsize=16)
+def _edited(up: int | None, down: int | None) -> Tensor:
+    """The points brought up with one label (or none), and down with another."""
+    mixture, x_0 = _points()
+    labels = [None if label is None else torch.full((len(x_0),), label) for label in (up, down)]
+    denoiser, grid = mixture.denoiser(CosineSchedule()), times(EDIT_STEPS)
+    *_, top = invert(denoiser, x_0, grid, labels[0], iterations=4)
+    return top.x if down == UP_ONLY else sample(ddim(), denoiser, top.x, grid, labels[1])
+
+
+def _edit(attempt: Callable[..., object]) -> str | None:
+    mixture, x_0 = _points()
+    denoiser, grid = mixture.denoiser(CosineSchedule()), times(EDIT_STEPS)
     old, new = (torch.full((len(x_0),), label) for label in (0, 1))
 
-    def edited(up: Tensor | None, down: Tensor | None) -> Tensor:
-        *_, top = invert(denoiser, x_0, grid, up, iterations=4)
-        return sample(ddim(), denoiser, top.x, grid, down)
+    def answer() -> Tensor:
+        return torch.as_tensor(attempt(denoiser, x_0.clone(), old.clone(), new.clone(), grid.clone())).double()
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(9)
-        answers = [attempt(denoiser, x_0.clone(), old.clone(), new.clone(), grid.clone()) for _ in range(2)]
-    first, second = (torch.as_tensor(answer).double() for answer in answers)
+        first, second = answer(), answer()
     if first.shape != x_0.shape:
         return f"the edited points have the shape {tuple(first.shape)}, and {tuple(x_0.shape)} was asked for"
     if not bool(first.isfinite().all()):
@@ -210,29 +222,25 @@ def _edit(attempt: Callable[..., object]) -> str | None:
             "asked twice about the same points, it gives two answers: fresh noise is in it, so nothing of the points "
             "is kept. Start from the noise that the points came from, and go down with eta = 0"
         )
-    known = {
-        "the points came back as they were: go down with new_labels": edited(old, old),
+    known: dict[str, tuple[int | None, int | None]] = {
+        "the points came back as they were: go down with new_labels": (0, 0),
         "they were inverted without a label; a conditional sampler makes them of another noise than an unconditional "
-        "one": edited(None, new),
-        "they were inverted with the labels that they should get, not with those that they have": edited(new, new),
-        "they are inverted with the new labels and brought down with the old ones: it is the other way round": edited(
-            new, old
-        ),
-        "they went down without a label": edited(old, None),
-        "these are the noises; now go down from them with new_labels": [
-            *invert(denoiser, x_0, grid, old, iterations=4)
-        ][-1].x,
+        "one": (None, 1),
+        "they were inverted with the labels that they should get, not with those that they have": (1, 1),
+        "they are inverted with the new labels and brought down with the old ones: it is the other way round": (1, 0),
+        "they went down without a label": (0, None),
+        "these are the noises; now go down from them with new_labels": (0, UP_ONLY),
     }
-    right = edited(old, new)
-    distances = {words: _rms(first - wrong) for words, wrong in known.items()}
-    closest = min(distances, key=lambda words: distances[words])
-    if _rms(first - right) <= min(0.15, distances[closest]):
+    distance = _rms(first - _edited(0, 1))
+    if distance <= NEAR:
         return None
-    if distances[closest] < 0.15:
+    distances = {words: _rms(first - _edited(*labels)) for words, labels in known.items()}
+    closest = min(distances, key=lambda words: distances[words])
+    if distances[closest] < NEAR:
         return closest
     return (
-        f"these are not the edited points: they lie {_rms(first - right):.2f} from them (root mean square). Invert "
-        "with labels, then sample(ddim(), ...) from there with new_labels, on the same times"
+        f"these are not the edited points: they lie {distance:.2f} from them (root mean square). Invert with labels, "
+        "then sample(ddim(), ...) from there with new_labels, on the same times"
     )
 
 
