@@ -122,7 +122,7 @@ def _coefficients(on_x_0: object, on_x_t: object) -> str | None:
         ),
         "these are the posterior's, whose std is 0.496; another was asked for": torch.tensor([0.546875, 0.421875]),
     }
-    numbers = torch.stack([torch.as_tensor(part, dtype=torch.float64).reshape(()) for part in (on_x_0, on_x_t)])
+    numbers = torch.tensor([float(part) for part in (on_x_0, on_x_t)], dtype=torch.float64)  # type: ignore[arg-type]
     return diagnose(numbers, torch.tensor([0.44, 0.6]), wrong, atol=6e-4, rtol=0.0)
 
 
