@@ -1,0 +1,347 @@
+"""The exercises of ``09_ddim``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ..analytic import GaussianMixture
+from ..checks import Exercise, diagnose, hunted, strange
+from ..data import moons, seeded
+from ..sampler import ddim, invert, sample, times
+from ..schedule import BetaSchedule, CosineSchedule
+
+__all__ = ["BETAS", "MIXTURE", "bug_hunt", "coefficients", "edit", "exact_inversion", "run_loop", "step_with_eta"]
+
+BETAS = torch.linspace(0.004, 0.2, 100, dtype=torch.float64)  # of the six loops
+STEPS = 40  # of the 100 that a loop takes
+ETA = 0.5
+SAMPLES = 2000
+MIXTURE = GaussianMixture(  # the data of the six loops, on a line
+    torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64),
+    torch.tensor([[-1.5], [-0.2], [1.3]], dtype=torch.float64),
+    torch.tensor([0.12, 0.06, 0.15], dtype=torch.float64),
+)
+LOOPS = "ABCDEF"
+HONEST, OTHER_ETA = "D", "A"  # the second draws its noise with another eta, which is no bug
+HONEST_RUNS = 16
+LIMIT = 8.0  # standard deviations
+
+EDIT_STEPS = 20  # up, and as many down, in exercise 9.4
+NEAR = 0.15  # root mean square, in units of the data
+UP_ONLY = -2  # in the place of the label for the way down
+ROUND_TRIP = 1e-5  # what exercise 9.3 leaves, in units of the data
+GENTLE = GaussianMixture(
+    torch.tensor([0.4, 0.6], dtype=torch.float64),
+    torch.tensor([[-0.6], [0.5]], dtype=torch.float64),
+    torch.tensor([0.5, 0.7], dtype=torch.float64),
+)
+
+
+# ------------------------------------------------------------------------------------------------ 9.1
+
+
+def _step_with_eta(attempt: Callable[..., object]) -> str | None:
+    x_t, x_0_hat, z = torch.randn(3, 5, 2, generator=seeded(9, 1), dtype=torch.float64)
+    a_t, s_t, a_s, s_s = (torch.tensor(number, dtype=torch.float64) for number in (0.5, 0.9, 0.8, 0.7))
+    share = 1 - (a_t * s_s / (a_s * s_t)) ** 2  # 1 - rho
+    eps_hat = (x_t - a_t * x_0_hat) / s_t
+
+    def step(std: Tensor, kept: Tensor, noise: Tensor | None = None) -> Tensor:
+        return a_s * x_0_hat + kept * eps_hat + (std if noise is None else noise) * z
+
+    def member(std: Tensor) -> Tensor:
+        return step(std, torch.sqrt(s_s**2 - std**2))
+
+    for eta in (0.6, 0.0, 1.0):
+        std = eta * s_s * torch.sqrt(share)
+        kept = torch.sqrt(s_s**2 - std**2)
+        wrong = {}
+        if eta > 0:
+            wrong = {
+                "no new noise is in it: std z is missing": step(0 * std, kept),
+                "the old noise is kept in full: with new noise in, sqrt(sigma_s^2 - std^2) of it remains": step(
+                    std, s_s
+                ),
+                "the new noise is multiplied by its variance, and its standard deviation belongs there": step(
+                    std, kept, std**2
+                ),
+                "the new noise has the width of the step forward, sigma_t sqrt(1 - rho); the posterior's has sigma_s": (
+                    member(eta * s_t * torch.sqrt(share)) if eta < 0.7 else x_t + 1e9
+                ),
+                "1 - rho is a share of a variance: the standard deviation has its root": member(eta * s_s * share),
+                "sigma_s - std stands where sqrt(sigma_s^2 - std^2) belongs: variances subtract, not deviations": step(
+                    std, s_s - std
+                ),
+            }
+        if 0 < eta < 1:
+            wrong |= {
+                "eta multiplies the standard deviation; here it multiplies the variance": member(
+                    eta**0.5 * s_s * torch.sqrt(share)
+                ),
+                "eta is a share of the posterior's standard deviation, sigma_s sqrt(1 - rho), not of sigma_s": member(
+                    eta * s_s
+                ),
+                "this is the step for eta = 1 whatever eta is": member(s_s * torch.sqrt(share)),
+            }
+        wrong |= {
+            "x_0_hat has the factor alpha_t; in x_s it has alpha_s": (a_t - a_s) * x_0_hat + member(std),
+            "the noise that is kept is eps_hat, and here x_t - alpha_t x_0_hat was not divided by sigma_t": (
+                a_s * x_0_hat + kept * s_t * eps_hat + std * z
+            ),
+            "x_t stands where eps_hat belongs: take alpha_t x_0_hat out and divide by sigma_t": (
+                a_s * x_0_hat + kept * x_t + std * z
+            ),
+        }
+        diagnosis = diagnose(attempt(x_t, x_0_hat, z, a_t, s_t, a_s, s_s, eta), member(std), wrong)
+        if diagnosis is not None:
+            return diagnosis if diagnosis in wrong else f"with eta = {eta:g}, {diagnosis}"
+    return None
+
+
+# ------------------------------------------------------------------------------------------------ 9.2
+
+
+def _coefficients(on_x_0: object, on_x_t: object) -> str | None:
+    wrong = {
+        "the two have changed places: a stands before x_0, b before x_t": torch.tensor([0.6, 0.44]),
+        "this is the member without new noise; the variance 0.36^2 has to be taken out of sigma_s^2 first": (
+            torch.tensor([0.35, 0.75])
+        ),
+        "b is what is kept of eps; x_t holds 0.8 eps, so divide it by sigma_t, and then find a": torch.tensor(
+            [0.8 - 0.6 * 0.48, 0.48]
+        ),
+        "a is alpha_s here, but b x_t brings some x_0 too: a + b alpha_t = alpha_s": torch.tensor([0.8, 0.6]),
+        "deviations were subtracted, 0.6 - 0.36; it is the variances that add up": torch.tensor([0.62, 0.3]),
+        "this has also the right marginal, but with the noise turned over: of the two roots take the positive one": (
+            torch.tensor([1.16, -0.6])
+        ),
+        "these are the posterior's, whose std is 0.496; another was asked for": torch.tensor([0.546875, 0.421875]),
+    }
+    numbers = torch.tensor([float(part) for part in (on_x_0, on_x_t)], dtype=torch.float64)  # type: ignore[arg-type]
+    return diagnose(numbers, torch.tensor([0.44, 0.6]), wrong, atol=6e-4, rtol=0.0)
+
+
+# ------------------------------------------------------------------------------------------------ 9.3
+
+
+def _up(denoiser: Callable[..., Tensor], x: Tensor, grid: Tensor, at_target: bool) -> Tensor:
+    """Up by one question a step, in the form with eps_hat."""
+    schedule = CosineSchedule()
+    upwards = grid.flip(0)
+    for s, t in pairwise(upwards):
+        asked = t if at_target or s == 0 else s
+        alpha, sigma = schedule.alpha(asked), schedule.sigma(asked)
+        eps_hat = (x - alpha * denoiser(x, asked)) / sigma
+        x = schedule.alpha(t) * (x - schedule.sigma(s) * eps_hat) / schedule.alpha(s) + schedule.sigma(t) * eps_hat
+    return x
+
+
+def _exact_inversion(attempt: Callable[..., object]) -> str | None:
+    denoiser = GENTLE.denoiser(CosineSchedule())
+    grid = 0.9 * times(18)
+    x_0 = GENTLE.sample(300, seeded(9, 3))
+    top = torch.as_tensor(attempt(denoiser, x_0.clone(), grid.clone())).double()
+    if top.shape != x_0.shape:
+        return f"the noises have the shape {tuple(top.shape)}, and the data have {tuple(x_0.shape)}"
+    if not bool(top.isfinite().all()):
+        return (
+            "there are numbers in it that are not finite: at s = 0 nothing may be divided by sigma_s, and no denoiser "
+            "is asked at 0"
+        )
+    error = _rms(sample(ddim(), denoiser, top, grid) - x_0)
+    if error <= ROUND_TRIP:
+        return None
+    *_, package = invert(denoiser, x_0, grid)
+    known = {
+        "this is the way down, and the data were taken for noise: walk times.flip(0)": sample(
+            ddim(), denoiser, x_0, grid
+        ),
+        "each step asks once, at t, about x_s: put the x_t that you get back into the right side, until it stays": (
+            _up(denoiser, x_0, grid, True)
+        ),
+        "this is what invert() gives with its one question a step; more iterations were asked for": package.x,
+        "the denoiser is asked at s, the time that the step comes from; the step down will ask at t, about x_t": _up(
+            denoiser, x_0, grid, False
+        ),
+        "these are the data as they came": x_0,
+    }
+    for words, wrong in known.items():
+        if _rms(top - wrong) < 1e-6:
+            return words
+    return (
+        f"going down again with ddim() misses the data by {error:.1e} (root mean square), and {ROUND_TRIP:.0e} was "
+        "asked for: more rounds at each step, or the equation has a slip"
+    )
+
+
+def _rms(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())
+
+
+# ------------------------------------------------------------------------------------------------ 9.4
+
+
+@lru_cache(maxsize=1)
+def _points() -> tuple[GaussianMixture, Tensor]:
+    mixture = GaussianMixture(*moons())
+    return mixture, mixture.given(0).sample(100, seeded(9, 4))
+
+
+@lru_cache(maxsize=16)
+def _edited(up: int | None, down: int | None) -> Tensor:
+    """The points brought up with one label (or none), and down with another."""
+    mixture, x_0 = _points()
+    labels = [None if label is None else torch.full((len(x_0),), label) for label in (up, down)]
+    denoiser, grid = mixture.denoiser(CosineSchedule()), times(EDIT_STEPS)
+    *_, top = invert(denoiser, x_0, grid, labels[0], iterations=4)
+    return top.x if down == UP_ONLY else sample(ddim(), denoiser, top.x, grid, labels[1])
+
+
+def _edit(attempt: Callable[..., object]) -> str | None:
+    mixture, x_0 = _points()
+    denoiser, grid = mixture.denoiser(CosineSchedule()), times(EDIT_STEPS)
+    old, new = (torch.full((len(x_0),), label) for label in (0, 1))
+
+    def answer() -> Tensor:
+        return torch.as_tensor(attempt(denoiser, x_0.clone(), old.clone(), new.clone(), grid.clone())).double()
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(9)
+        first, second = answer(), answer()
+    if first.shape != x_0.shape:
+        return f"the edited points have the shape {tuple(first.shape)}, and {tuple(x_0.shape)} was asked for"
+    if not bool(first.isfinite().all()):
+        return "there are numbers in it that are not finite"
+    if _rms(first - second) > 1e-6:
+        return (
+            "asked twice about the same points, it gives two answers: fresh noise is in it, so nothing of the points "
+            "is kept. Start from the noise that the points came from, and go down with eta = 0"
+        )
+    known: dict[str, tuple[int | None, int | None]] = {
+        "the points came back as they were: go down with new_labels": (0, 0),
+        "they were inverted without a label; a conditional sampler makes them of another noise than an unconditional "
+        "one": (None, 1),
+        "they were inverted with the labels that they should get, not with those that they have": (1, 1),
+        "they are inverted with the new labels and brought down with the old ones: it is the other way round": (1, 0),
+        "they went down without a label": (0, None),
+        "these are the noises; now go down from them with new_labels": (0, UP_ONLY),
+    }
+    distance = _rms(first - _edited(0, 1))
+    if distance <= NEAR:
+        return None
+    distances = {words: _rms(first - _edited(*labels)) for words, labels in known.items()}
+    closest = min(distances, key=lambda words: distances[words])
+    if distances[closest] < NEAR:
+        return closest
+    return (
+        f"these are not the edited points: they lie {distance:.2f} from them (root mean square). Invert with labels, "
+        "then sample(ddim(), ...) from there with new_labels, on the same times"
+    )
+
+
+# ------------------------------------------------------------------------------------------------ 9.5
+
+
+@lru_cache(maxsize=64)
+def _run(name: str, seed: int) -> Tensor:
+    schedule = BetaSchedule(BETAS)
+    alphas, sigmas, T = schedule.alpha_bars.sqrt(), (1 - schedule.alpha_bars).sqrt(), len(BETAS)
+    denoiser, generator = MIXTURE.denoiser(schedule), seeded(9, ord(name), seed)
+    ks = torch.linspace(T, 1, STEPS).round().long().tolist()
+    x = torch.randn(SAMPLES, 1, generator=generator, dtype=torch.float64)
+    for i, k in enumerate(ks):
+        before = ks[i + 1] if i + 1 < len(ks) else 0
+        if name == "B":
+            before = max(k - T // STEPS, 0)
+        if name == "E" and i + 1 == len(ks):
+            before = 1
+        a_t, s_t, a_s, s_s = alphas[k], sigmas[k], alphas[before], sigmas[before]
+        x_0_hat = denoiser(x, schedule.time(k))
+        eps_hat = (x - a_t * x_0_hat) / s_t
+        std = (0.8 if name == OTHER_ETA else ETA) * s_s * torch.sqrt(1 - (a_t * s_s / (a_s * s_t)) ** 2)
+        kept = s_s if name == "C" else torch.sqrt(s_s**2 - std**2)
+        width = std**2 if name == "F" else std
+        x = a_s * x_0_hat + kept * eps_hat + width * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    return x.squeeze(1)
+
+
+def run_loop(name: str, seed: int = 0) -> Tensor:
+    """The samples of one of six DDIM loops of ``MIXTURE``: 40 of 100 levels, eta = 0.5, the exact denoiser.
+
+    Args:
+        name: "A", "B", "C", "D", "E" or "F".
+        seed: of the draws.
+
+    Returns:
+        (2000,), float64.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if name not in LOOPS or len(name) != 1:
+        raise ValueError(f"the loops are A, B, C, D, E and F, and {name!r} was asked for.")
+    return _run(name, seed).clone()
+
+
+_MISSED = {
+    "B": "B stops each step a little above the level that the next step is told of: its heaps are too wide, and all of "
+    "them have some noise left",
+    "C": "C keeps all the old noise and adds new: its samples lie too far out, and the heaps at the sides are too full",
+    "E": "E is right but for its last step: every heap is a little too wide, and the sizes of the heaps are right",
+    "F": "F has heaps that are too narrow, and too many samples in the middle one",
+}
+
+
+def _bug_hunt(attempt: Callable[..., object]) -> str | None:
+    accused = strange(
+        lambda name, seed: attempt(run_loop(name, seed), MIXTURE),
+        LOOPS,
+        HONEST,
+        runs=HONEST_RUNS,
+        limit=LIMIT,
+        atol=1e-6,
+    )
+    if accused is None:
+        return "on an honest loop your measure gives numbers that are not finite"
+    for name in (HONEST, OTHER_ETA):
+        if name in accused:
+            return f"it accuses loop {name}, which is honest" + (
+                ", though it uses another eta than the rest: a measure that sees such a difference is looking at "
+                "less than the data's distribution"
+                if name == OTHER_ETA
+                else ": another run of the same loop gives quite another value. Average over the samples"
+            )
+    return hunted(accused, _MISSED)
+
+
+step_with_eta = Exercise(
+    "9.1",
+    _step_with_eta,
+    hint="three parts: alpha_s x_0_hat, the noise that is kept, new noise; the squares of the last two make sigma_s^2.",
+    praise="with eta = 0, 0.6 and 1",
+)
+coefficients = Exercise("9.2", _coefficients, hint="first b from the variances, then a from the means.")
+exact_inversion = Exercise(
+    "9.3",
+    _exact_inversion,
+    hint="x_t = alpha_t (x_s - sigma_s eps_hat) / alpha_s + sigma_t eps_hat, with eps_hat asked about x_t at t; start "
+    "with x_s for x_t and repeat.",
+    praise="down again, every point is where it was",
+)
+edit = Exercise(
+    "9.4",
+    _edit,
+    hint="*_, top = invert(denoiser, x_0, times, labels) gives the noises as top.x.",
+    praise="the same noise with another label: the points lie on the other moon, each at its place",
+)
+bug_hunt = Exercise(
+    "9.5",
+    _bug_hunt,
+    hint="a measure may have several entries, torch.stack([...]): how wide the heaps are, and how full.",
+    praise="it accuses B, C, E and F, and lets D and A go, whose eta alone differs",
+)
