@@ -111,9 +111,7 @@ def _dsm_loss(attempt: Callable[..., object]) -> str | None:
         ),
         "the weight sigma^2 is missing": loss(s, target, torch.ones_like(sigma)),
         "the weight is sigma, and sigma^2 was asked for": loss(s, target, sigma),
-        "x_t was made without alpha: x_t = alpha x_0 + sigma eps": (
-            loss(score(x_0 + sigma * eps), target, sigma**2)
-        ),
+        "x_t was made without alpha: x_t = alpha x_0 + sigma eps": (loss(score(x_0 + sigma * eps), target, sigma**2)),
         "x_t was made with the variance: sigma eps was asked for, not sigma^2 eps": (
             loss(score(alpha * x_0 + sigma**2 * eps), target, sigma**2)
         ),
@@ -322,14 +320,18 @@ def _bug_hunt(measure: Callable[..., object]) -> str | None:
     escaped = [name for name in _MISSED if name not in worse]
     if not escaped:
         return None
-    found = f"it ranks {listed(sorted(worse))} behind the honest one" if worse else "it ranks none behind the honest one"
+    found = (
+        f"it ranks {listed(sorted(worse))} behind the honest one" if worse else "it ranks none behind the honest one"
+    )
     return f"{found}, and cannot tell {listed(escaped)} from it. " + ". ".join(_MISSED[name] for name in escaped)
 
 
 mixture_score = Exercise(
     "11.1", _mixture_score, hint="the score of each component, averaged with the component's probability given x."
 )
-dsm_loss = Exercise("11.2", _dsm_loss, hint="make x_t, ask the score there, compare with -eps / sigma, weigh by sigma^2.")
+dsm_loss = Exercise(
+    "11.2", _dsm_loss, hint="make x_t, ask the score there, compare with -eps / sigma, weigh by sigma^2."
+)
 step_size = Exercise("11.3", _step_size, hint="v / (1 - h/(2v)) = 1.05 v.")
 annealed = Exercise(
     "11.4",
