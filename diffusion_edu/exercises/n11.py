@@ -157,8 +157,8 @@ class _Recorded:
         self.asked: list[float] = []
 
     def __call__(self, x: Tensor, sigma: object) -> Tensor:
-        level = torch.as_tensor(sigma, dtype=torch.float64)
-        self.asked.append(float(level.flatten()[0]))
+        level = torch.as_tensor(sigma, dtype=torch.float64).flatten()[0]  # one for all walkers
+        self.asked.append(float(level))
         return self.score(x, level)
 
 
@@ -208,7 +208,7 @@ def _annealed(attempt: Callable[..., object]) -> str | None:
     if told is not None:
         return told if "usual mistakes" not in told else f"the mean of what is added to x is wrong: {told}"
     wrong = {
-        "there is no noise: the points climb to the tops of the hills and stay there": 0.0,
+        "there is no noise: the points climb to the tops of the hills and stay there": torch.zeros_like(steps.sum()),
         "the noise has the variance h, and 2 h belongs there: its factor is sqrt(2 h)": moves * steps.sum(),
         "the noise is multiplied by h, and its factor is sqrt(2 h)": moves * (steps**2).sum(),
         "the noise is multiplied by 2 h, and its factor is the root of that": moves * (4 * steps**2).sum(),
