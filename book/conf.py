@@ -52,7 +52,6 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"show-inheritance": True}
 python_use_unqualified_type_names = True
-python_maximum_signature_line_length = 88
 add_module_names = False
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!diffusion_edu\.).*"),  # what is not ours is documented elsewhere

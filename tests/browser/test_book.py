@@ -106,6 +106,7 @@ def served(site: Path) -> Iterator[str]:
 
 def pages(site: Path) -> list[str]:
     every = sorted(str(path.relative_to(site)) for path in site.rglob("*.html"))
+    every = [place for place in every if not place.startswith("_static/")]  # the theme's own pieces
     listings = [place for place in every if place.startswith("_modules/")]
     return [place for place in every if not place.startswith("_modules/")] + listings[-1:]
 
@@ -125,7 +126,9 @@ def test_every_page_is_whole_and_light_asks_for_nothing_outside_and_its_sliders_
             wrong += [f"{place}: {fault}" for fault in faults_of(figure)]
             moved += 1
         wrong += [f"{place}: {fault}" for fault in watched.faults]
-    sheets = sum(path.read_text(encoding="utf-8").count('class="frame-slider"') for path in site.rglob("*.html"))
+    sheets = sum(
+        (site / place).read_text(encoding="utf-8").count('<figure class="frame-slider"') for place in pages(site)
+    )
     assert moved == sheets and moved > len(list((site / "notebooks").glob("*.html"))) and len(pages(site)) > 40
     assert not wrong, "\n".join(wrong)
 
@@ -167,8 +170,9 @@ def test_it_works_from_a_folder_without_a_server(site, context):
         watched.open(place)
         wrong += [f"{place}: {fault}" for fault in watched.faults]
         wrong += [f"{place} asks for {url}" for url in watched.outside]
+        if "04_elbo" in place:
+            assert watched.page.locator("mjx-container").count() > 100  # its formulas are set
     assert not wrong, "\n".join(wrong)
-    assert watched.page.locator("h1").count() == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
