@@ -312,7 +312,7 @@ share_of_the_start = Exercise(
 )
 ema = Exercise("7.2", _ema, hint="copy the first weights; then update n = 1, 2, ... with min(decay, (1 + n)/(10 + n)).")
 accumulate = Exercise(
-    "7.3", _accumulate, hint="(7.20): the gradient of each part, times the part's share of the batch; add them up."
+    "7.3", _accumulate, hint="(7.21): the gradient of each part, times the part's share of the batch; add them up."
 )
 resume = Exercise(
     "7.4",
