@@ -491,7 +491,7 @@ def hunted(accused: Collection[str], missed: Mapping[str, str]) -> str | None:
     escaped = [name for name in missed if name not in accused]
     if not escaped:
         return None
-    count = {3: "three", 4: "four"}[len(missed)]
+    count = {3: "three", 4: "four", 5: "five"}.get(len(missed), str(len(missed)))
     found = f"it finds {listed(accused)}" if accused else f"it finds none of the {count}"
     return f"{found}, and takes {listed(escaped)} for honest. " + ". ".join(missed[name] for name in escaped)
 
