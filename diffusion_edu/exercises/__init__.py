@@ -3,6 +3,6 @@
 Read them after you have tried. A notebook calls them in one line, and each answers with a sentence.
 """
 
-from . import n00, n01, n02, n03, n04, n05, n06, na
+from . import n00, n01, n02, n03, n04, n05, n06, n08, na
 
-__all__ = ["n00", "n01", "n02", "n03", "n04", "n05", "n06", "na"]
+__all__ = ["n00", "n01", "n02", "n03", "n04", "n05", "n06", "n08", "na"]
