@@ -214,7 +214,7 @@ def run_sampler(name: str, seed: int = 0) -> Tensor:
 _MISSED = {
     "A": "A has the right share of samples in each stroke; but none of them has a coordinate beyond 1, and data have: "
     "look at the length of each stroke",
-    "B": "B has the right strokes in the right places, and each of them is too wide: look at the width of each by itself",
+    "B": "B has the right strokes in the right places, and each of them is too wide: look at the width of each stroke",
     "D": "D's samples all lie where data lie, but one of the strokes is nearly empty: look at the share of each",
 }
 
