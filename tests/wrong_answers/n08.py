@@ -102,7 +102,8 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
     "8.5": [
         (measure("return (samples.mean(0) - data.mean).abs().sum()"), "and takes A and B for honest"),
         (
-            measure(STROKES + "own = samples[stroke == 1]\n    return abs(own.std(0)[0] / 0.25 - 1)"),
+            "from diffusion_edu import energy_distance\n\n"
+            + measure("return energy_distance(samples, data.sample(1500, torch.Generator().manual_seed(1))).value"),
             "finds A and D, and takes B for honest",
         ),
         (measure("return -data.log_prob(samples).mean()"), "finds B, and takes A and D for honest"),
