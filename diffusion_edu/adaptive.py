@@ -19,9 +19,10 @@ models", algorithm 1. With F(x, t) = f x - g^2 score, a step of length h backwar
     h <- 0.9 error^(-0.9) h
 
 and x'' is kept if error <= 1. A draw of dW that makes the error large is thrown away more often than others, so drawing
-anew after a rejection, as in the paper, favours small noise. Here a rejected dW is remembered and *divided*: the
-shorter step gets its part by the Brownian bridge, a later one the rest (Rackauckas & Nie 2017, "Adaptive methods for
-stochastic differential equations via natural embeddings and rejection sampling with memory").
+anew after a rejection, as in the paper, favours small noise and noise against the drift: variance and mean are wrong.
+Here a rejected dW is remembered and *divided*: the shorter step gets its part by the Brownian bridge, a later one the
+rest (Rackauckas & Nie 2017, "Adaptive methods for stochastic differential equations via natural embeddings and
+rejection sampling with memory").
 
 Either stops at the noise-to-signal ratio ``sigma_min``, and the last step into t = 0 is x_0_hat: no denoiser is asked
 at t = 0. Where alpha(1) = 0 the SDE is infinite at t = 1, and it starts where sigma / alpha = 80 instead.
