@@ -61,6 +61,7 @@ nitpick_ignore_regex = [
 html_theme = "sphinx_book_theme"
 html_context = {"default_mode": "auto"}
 html_title = "diffusion_edu"
+html_favicon = "_static/icon.svg"
 html_css_files = ["course.css"]
 html_js_files = [("course.js", {"defer": "defer"})]
 html_copy_source = False
