@@ -14,6 +14,8 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that the reference is of this checkout's package
 
+from scripts.book_pages import anchor  # noqa: E402
+
 project = "diffusion_edu"
 author = "the diffusion_edu authors"
 copyright = "the diffusion_edu authors, MIT licence"
@@ -87,7 +89,7 @@ def formulas(app: Sphinx, doctree: nodes.document) -> None:
     for node in doctree.findall(nodes.math_block):
         text = node.astext().strip()
         for tag in re.findall(r"\\tag\{([^}]+)\}", text):
-            name = f"equation-{tag.replace('.', '-').lower()}"
+            name = anchor(tag)
             node["ids"].append(name)
             labels.anonlabels[name] = app.env.docname, name
             labels.labels[name] = app.env.docname, name, f"({tag})"

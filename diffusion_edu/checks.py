@@ -48,8 +48,10 @@ __all__ = [
     "diagnose",
     "doubted",
     "find_claims",
+    "hunt",
     "hunted",
     "listed",
+    "parsed",
     "strange",
     "truth",
 ]
@@ -209,7 +211,21 @@ class FoundClaim:
     tag: str  # "" where it is not written out as a string
     statement: str  # the same
     line: int  # 1 for the first line of the source
-    checks: int  # assertions and calls of a check in its block; 0 is a claim that checks nothing
+    kinds: tuple[str, ...]  # of its checks, in order: "assert", or the name of what is called, such as "close"
+
+    @property
+    def checks(self) -> int:
+        """How many assertions and calls of a check stand in its block; 0 is a claim that checks nothing."""
+        return len(self.kinds)
+
+
+def parsed(source: str) -> ast.Module:
+    """A notebook's cell as a tree. IPython's ``%magic`` and ``!shell`` lines are passed over.
+
+    Raises:
+        SyntaxError: where the source is not Python.
+    """
+    return ast.parse(re.sub(r"^([ \t]*)[%!]{1,2}[A-Za-z].*$", r"\1pass", source, flags=re.MULTILINE))
 
 
 def find_claims(source: str) -> list[FoundClaim]:
@@ -228,9 +244,8 @@ def find_claims(source: str) -> list[FoundClaim]:
     Raises:
         SyntaxError: where the source is not Python.
     """
-    plain = re.sub(r"^([ \t]*)[%!]{1,2}[A-Za-z].*$", r"\1pass", source, flags=re.MULTILINE)
     found = []
-    for node in ast.walk(ast.parse(plain)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.With):
             for item in node.items:
                 if _is_call_of_claim(item.context_expr):
@@ -256,8 +271,13 @@ def _found_claim(block: ast.With, item: ast.withitem) -> FoundClaim:
         for name, node in given.items()
     }
     bound = item.optional_vars.id if isinstance(item.optional_vars, ast.Name) else None
-    checks = sum(_is_check(node, bound) for statement in block.body for node in _walk_outside_claims(statement))
-    return FoundClaim(words.get("tag", ""), words.get("statement", ""), block.lineno, checks)
+    kinds = tuple(
+        _name(node.func) if isinstance(node, ast.Call) and _name(node.func) in _CHECKS else "assert"
+        for statement in block.body
+        for node in _walk_outside_claims(statement)
+        if _is_check(node, bound)
+    )
+    return FoundClaim(words.get("tag", ""), words.get("statement", ""), block.lineno, kinds)
 
 
 def _walk_outside_claims(node: ast.AST) -> Iterator[ast.AST]:
@@ -266,6 +286,9 @@ def _walk_outside_claims(node: ast.AST) -> Iterator[ast.AST]:
     yield node
     for child in ast.iter_child_nodes(node):
         yield from _walk_outside_claims(child)
+
+
+_CHECKS = ("close", "zero", "statistic", "true")  # the methods of a Claim that check
 
 
 def _is_check(node: ast.AST, bound: str | None) -> bool:
@@ -280,7 +303,7 @@ def _is_check(node: ast.AST, bound: str | None) -> bool:
         isinstance(method, ast.Attribute)
         and isinstance(method.value, ast.Name)
         and method.value.id == bound
-        and method.attr in ("close", "zero", "statistic", "true")
+        and method.attr in _CHECKS
     )
 
 
@@ -479,6 +502,33 @@ def doubted(test: Callable[[str], object], names: Iterable[str]) -> list[str] | 
     """
     verdicts = {name: truth(test(name)) for name in names}
     return None if None in verdicts.values() else [name for name, verdict in verdicts.items() if not verdict]
+
+
+def hunt(
+    test: Callable[[str], object],
+    names: Iterable[str],
+    honest: str,
+    missed: Mapping[str, str],
+    *,
+    advice: str,
+    what: str = "program",
+) -> str | None:
+    """What a bug hunt by a test of single programs is told: None where it accuses all that are broken, and no other.
+
+    Args:
+        test: name of a program -> whether the learner takes it for honest.
+        names: of the programs to judge.
+        honest: the name of the one without a bug.
+        missed: for each broken program, what to say of it where the test does not find it.
+        advice: a sentence or two for a test that accuses the honest one.
+        what: the word for what is judged.
+    """
+    accused = doubted(test, names)
+    if accused is None:
+        return NO_VERDICT
+    if honest in accused:
+        return f"it accuses {what} {honest}, which is honest. {advice}"
+    return hunted(accused, missed)
 
 
 def hunted(accused: Collection[str], missed: Mapping[str, str]) -> str | None:

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
@@ -103,12 +103,10 @@ class Stage:
     Attributes:
         folder: ``book/_build/source``.
         places: path in the repository -> path in the folder, for every page.
-        frames: the pictures that were taken out of notebooks' HTML, by their file names.
     """
 
     folder: Path
     places: dict[str, str]
-    frames: set[str] = field(default_factory=set)
 
     def page(self, at: str) -> None:
         """Copy one Markdown page."""
@@ -160,7 +158,6 @@ class Stage:
             path = self.folder / "_static" / "frames" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-            self.frames.add(name)
             return f'loading="lazy" decoding="async" src="{up}/{name}"'
 
         return re.sub(r'src="data:image/png;base64,([A-Za-z0-9+/=]+)"', moved, html)

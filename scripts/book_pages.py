@@ -19,7 +19,7 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
-from diffusion_edu.checks import find_claims
+from diffusion_edu.checks import find_claims, parsed
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "diffusion_edu"
@@ -28,10 +28,8 @@ PACKAGE = ROOT / "diffusion_edu"
 KINDS = {
     "zero": "symbolic",
     "close": "exact value",
-    "equal": "exact value",
     "statistic": "statistic",
     "true": "condition",
-    "raises": "condition",
     "assert": "condition",
 }
 PARTS = {
@@ -117,7 +115,7 @@ def equations() -> tuple[Equation, ...]:
                 continue
             for tag in re.findall(r"\\tag\{([^}]+)\}", cell.source):
                 own = [(claim, where) for claim, where in claims if claim.tag == tag]
-                kinds = {kind for _, where in own for kind in kinds_of(where.source, tag)}
+                kinds = {KINDS[kind] for claim, _ in own for kind in claim.kinds}
                 ticks = [f"✓ ({tag}) {claim.statement}" in text_of(where) for claim, where in own]
                 found.append(
                     Equation(
@@ -129,31 +127,6 @@ def equations() -> tuple[Equation, ...]:
                     )
                 )
     return tuple(found)
-
-
-def kinds_of(source: str, tag: str) -> Iterator[str]:
-    """How the claims of a tag convince: a word of ``KINDS`` for each check in their blocks."""
-    plain = re.sub(r"^([ \t]*)[%!]{1,2}[A-Za-z].*$", r"\1pass", source, flags=re.MULTILINE)
-    for block in ast.walk(ast.parse(plain)):
-        if not isinstance(block, ast.With):
-            continue
-        for item in block.items:
-            call = item.context_expr
-            if not (isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Constant)):
-                continue
-            if call.args[0].value != tag:
-                continue
-            name = item.optional_vars.id if isinstance(item.optional_vars, ast.Name) else None
-            for node in ast.walk(block):
-                if isinstance(node, ast.Assert):
-                    yield KINDS["assert"]
-                elif (
-                    isinstance(node, ast.Call)
-                    and isinstance(node.func, ast.Attribute)
-                    and isinstance(node.func.value, ast.Name)
-                    and node.func.value.id == name
-                ):
-                    yield KINDS[node.func.attr]
 
 
 def summary(path: Path) -> Summary:
@@ -193,9 +166,8 @@ def homes() -> dict[str, str]:
 
 def modules_of(source: str) -> set[str]:
     """The package's modules that a cell's imports come from."""
-    plain = re.sub(r"^([ \t]*)[%!]{1,2}[A-Za-z].*$", r"\1pass", source, flags=re.MULTILINE)
     found = set()
-    for node in ast.walk(ast.parse(plain)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.ImportFrom) and node.module == "diffusion_edu":
             found |= {homes().get(alias.name, alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("diffusion_edu."):
@@ -220,9 +192,8 @@ def imports(path: Path) -> set[str]:
 
 def figure_in_words(source: str) -> str:
     """The titles that a cell gives its pictures, for a reader who cannot see them; "" if it gives none."""
-    plain = re.sub(r"^([ \t]*)[%!]{1,2}[A-Za-z].*$", r"\1pass", source, flags=re.MULTILINE)
     titles = []
-    for node in ast.walk(ast.parse(plain)):
+    for node in ast.walk(parsed(source)):
         if not isinstance(node, ast.Call):
             continue
         named = [keyword.value for keyword in node.keywords if keyword.arg == "title"]

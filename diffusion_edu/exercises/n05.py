@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..analytic import GaussianMixture
-from ..checks import NO_VERDICT, Exercise, diagnose, doubted, hunted
+from ..checks import Exercise, diagnose, hunt
 from ..data import moons, seeded
 from ..denoiser import eps as eps_of
 from ..loss import min_snr, snr
@@ -171,14 +171,13 @@ _MISSED = {
 
 
 def _bug_hunt(attempt: Callable[..., object]) -> str | None:
-    accused = doubted(lambda name: attempt(partial(run_program, name), SCHEDULE), PROGRAMS)
-    if accused is None:
-        return NO_VERDICT
-    if HONEST in accused:
-        return (
-            f"it accuses program {HONEST}, which is honest. Work out on paper what the loss must be; allow for rounding"
-        )
-    return hunted(accused, _MISSED)
+    return hunt(
+        lambda name: attempt(partial(run_program, name), SCHEDULE),
+        PROGRAMS,
+        HONEST,
+        _MISSED,
+        advice="Work out on paper what the loss must be; allow for rounding",
+    )
 
 
 v_from_eps = Exercise("5.1", _v_from_eps, hint="first x_0_hat from x_t and eps_hat, then v from x_0_hat and eps_hat.")

@@ -9,7 +9,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
-from ..checks import NO_VERDICT, Exercise, diagnose, doubted, hunted
+from ..checks import Exercise, diagnose, hunt
 from ..data import seeded
 from ..networks import GroupNorm
 from ..unet import UNet
@@ -186,15 +186,15 @@ _MISSED = {
 
 
 def _bug_hunt(attempt: Callable[..., object]) -> str | None:
-    accused = doubted(lambda name: attempt(partial(ask, name)), NETWORKS)
-    if accused is None:
-        return NO_VERDICT
-    if HONEST in accused:
-        return (
-            f"it accuses network {HONEST}, which is honest. A picture alone and the same among others may differ by "
-            "rounding: allow about 1e-4. And a larger level need not give a larger answer, only another one"
-        )
-    return hunted(accused, _MISSED)
+    return hunt(
+        lambda name: attempt(partial(ask, name)),
+        NETWORKS,
+        HONEST,
+        _MISSED,
+        advice="A picture alone and the same among others may differ by "
+        "rounding: allow about 1e-4. And a larger level need not give a larger answer, only another one",
+        what="network",
+    )
 
 
 sinusoids = Exercise(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checks import NO_VERDICT, Exercise, diagnose, doubted, hunted
+from ..checks import Exercise, diagnose, hunt
 from ..data import seeded
 from ..schedule import CosineSchedule
 
@@ -296,15 +296,13 @@ _MISSED = {
 
 
 def _bug_hunt(attempt: Callable[..., object]) -> str | None:
-    accused = doubted(lambda name: attempt(partial(run_program, name)), PROGRAMS)
-    if accused is None:
-        return NO_VERDICT
-    if HONEST in accused:
-        return (
-            f"it accuses program {HONEST}, which is honest. A mean over noisy pictures is not exact: allow for chance, "
-            "and give training the steps that it needs"
-        )
-    return hunted(accused, _MISSED)
+    return hunt(
+        lambda name: attempt(partial(run_program, name)),
+        PROGRAMS,
+        HONEST,
+        _MISSED,
+        advice="A mean over noisy pictures is not exact: allow for chance, and give training the steps that it needs",
+    )
 
 
 share_of_the_start = Exercise(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..analytic import GaussianMixture
-from ..checks import NO_VERDICT, Exercise, diagnose, doubted, hunted
+from ..checks import Exercise, diagnose, hunt
 from ..data import moons, seeded
 from ..denoiser import eps as eps_of
 from ..process import q_sample
@@ -211,15 +211,14 @@ _MISSED = {
 
 
 def _bug_hunt(attempt: Callable[..., object]) -> str | None:
-    accused = doubted(lambda name: attempt(partial(run_program, name), DENOISER), PROGRAMS)
-    if accused is None:
-        return NO_VERDICT
-    if HONEST in accused:
-        return (
-            f"it accuses program {HONEST}, which is honest. Work out from denoiser(x_t, t) and "
-            "denoiser(x_t, t, labels) what the guided answer must be; allow for rounding"
-        )
-    return hunted(accused, _MISSED)
+    return hunt(
+        lambda name: attempt(partial(run_program, name), DENOISER),
+        PROGRAMS,
+        HONEST,
+        _MISSED,
+        advice="Work out from denoiser(x_t, t) and "
+        "denoiser(x_t, t, labels) what the guided answer must be; allow for rounding",
+    )
 
 
 free_guidance = Exercise(

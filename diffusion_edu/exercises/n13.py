@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..checks import NO_VERDICT, Exercise, diagnose, doubted, hunted
+from ..checks import Exercise, diagnose, hunt
 from ..denoiser import Denoiser, x_0_hat_and_velocity
 from ..schedule import CosineSchedule
 
@@ -285,15 +285,14 @@ _MISSED = {
 
 
 def _bug_hunt(attempt: Callable[..., object]) -> str | None:
-    accused = doubted(lambda name: attempt(partial(run_program, name), CosineSchedule()), PROGRAMS)
-    if accused is None:
-        return NO_VERDICT
-    if HONEST in accused:
-        return (
-            f"it accuses program {HONEST}, which is honest. Take more steps, so that the order shows, and compare with "
-            "an exact answer; allow the measured order to be a little below 2"
-        )
-    return hunted(accused, _MISSED)
+    return hunt(
+        lambda name: attempt(partial(run_program, name), CosineSchedule()),
+        PROGRAMS,
+        HONEST,
+        _MISSED,
+        advice="Take more steps, so that the order shows, and compare with "
+        "an exact answer; allow the measured order to be a little below 2",
+    )
 
 
 order_of = Exercise("13.1", _order_of, hint="e = C / N^p at both; divide one by the other, and take logarithms.")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..analytic import GaussianMixture
-from ..checks import NO_VERDICT, Exercise, diagnose, doubted, hunted
+from ..checks import Exercise, diagnose, hunt
 from ..data import moons, seeded
 from ..denoiser import eps as eps_of
 from ..denoiser import velocity as velocity_of
@@ -246,15 +246,13 @@ _MISSED = {
 
 
 def _bug_hunt(attempt: Callable[..., object]) -> str | None:
-    accused = doubted(lambda name: attempt(partial(run_program, name)), PROGRAMS)
-    if accused is None:
-        return NO_VERDICT
-    if HONEST in accused:
-        return (
-            f"it accuses program {HONEST}, which is honest. Work out what n steps of Euler's method give, not what the "
-            "exact flow gives, and allow for rounding"
-        )
-    return hunted(accused, _MISSED)
+    return hunt(
+        lambda name: attempt(partial(run_program, name)),
+        PROGRAMS,
+        HONEST,
+        _MISSED,
+        advice="Work out what n steps of Euler's method give, not what the exact flow gives, and allow for rounding",
+    )
 
 
 flow_loss = Exercise("15.1", _flow_loss, hint="x_t and the target come from the same line, x_t = (1 - t) x_0 + t eps.")
