@@ -34,7 +34,7 @@ const fit = () => {
     const box = part.querySelector("mjx-container");
     if (!box) continue;
     box.style.fontSize = "";
-    const ratio = part.clientWidth / part.scrollWidth;
+    const ratio = part.clientWidth / Math.max(part.scrollWidth, box.scrollWidth); // the theme lets the box scroll
     if (ratio < 1) box.style.fontSize = `${100 * Math.max(0.8, 0.99 * ratio)}%`;
   }
 };

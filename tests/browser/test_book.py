@@ -241,6 +241,20 @@ def test_nothing_is_wider_than_a_phone(site, served, browser):
     context.close()
 
 
+def test_a_formula_that_is_a_little_too_wide_is_set_smaller(served, browser):
+    context = browser.new_context(viewport={"width": 1300, "height": 1000})
+    page = context.new_page()
+    page.goto(f"{served}/notebooks/12_sdes.html")
+    page.evaluate(SETTLED)
+    page.wait_for_function("document.querySelector('article mjx-container[style*=font-size]')")
+    measured = """() => [...document.querySelectorAll("article div.math mjx-container")]
+      .map((box) => [box.scrollWidth - box.clientWidth, box.style.fontSize])"""
+    widths = page.evaluate(measured)
+    assert sum(size != "" for _, size in widths) >= 2
+    assert all(over <= 1 or size == "80%" for over, size in widths), widths  # widths are rounded to whole pixels
+    context.close()
+
+
 def test_links_within_the_book_lead_to_places_that_are_there(site):
     anchors = {
         place: set(re.findall(r'\sid="([^"]+)"', (site / place).read_text(encoding="utf-8"))) for place in pages(site)
