@@ -85,7 +85,7 @@ $(VENV)/.course: $(VENV)/.torch pyproject.toml constraints.txt
 	@touch "$@"
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml constraints.txt
-	$(PIP) install -c constraints.txt -e ".[course,dev,book]"
+	$(PIP) install -c constraints.txt -e ".[course,dev,book,peers]"
 	@touch "$(VENV)/.course" "$@"
 
 FORCE:
