@@ -7,6 +7,7 @@ Without Chromium the tests are skipped with a sentence; where CI is set they fai
 
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -74,11 +75,11 @@ RUN_ALL = f"""async (seconds) => {{
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`live_notebook` is each notebook that is run in JupyterLab: one, or all under --every-notebook."""
+    """`live_notebook` is each notebook that is run in JupyterLab: a short copy of the first, or all of them."""
     if "live_notebook" in metafunc.fixturenames:
         every = metafunc.config.getoption("--every-notebook")
         names = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-        metafunc.parametrize("live_notebook", names if every else ["00_quickstart.ipynb"])
+        metafunc.parametrize("live_notebook", names if every else ["short"], indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -214,6 +215,21 @@ def add_notebook(lab: Lab) -> Callable[[str, NotebookNode], str]:
         return name
 
     return add
+
+
+@pytest.fixture
+def live_notebook(request: pytest.FixtureRequest, add_notebook: Callable[[str, NotebookNode], str]) -> str:
+    """The name of a notebook to run. The short one is 00 with 30 steps of training, 100 samples and no verdict."""
+    if request.param != "short":
+        return str(request.param)
+    notebook = nbformat.read(ROOT / "notebooks" / "00_quickstart.ipynb", as_version=4)
+    cells = {cell.id: cell for cell in notebook.cells}
+    notebook.cells.remove(cells["verdicts"])
+    training = cells["ten-lines"]
+    for long, short, times in ((r"TrainConfig\(\d+", "TrainConfig(30", 1), (r"\b1000\b", "100", 2)):
+        training.source, changed = re.subn(long, short, training.source)
+        assert changed == times
+    return add_notebook("00_short.ipynb", notebook)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from diffusion_edu.widgets import FrameSlider
 
 pytestmark = pytest.mark.browser
 
-SECONDS_TO_RUN = 1500  # 00 trains: two minutes on two cores of its own, and CI's may be shared
+SECONDS_TO_RUN = 1500  # under --every-notebook 00 trains: minutes on two cores of its own, and CI's may be shared
 
 SLIDERS = """
 import numpy as np
