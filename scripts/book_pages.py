@@ -282,7 +282,7 @@ def landing(player: str) -> str:
     """The top of the landing page: a player, and what this is."""
     words = (
         "<p class='says'><strong>A course in notebooks that derives diffusion models, and the PyTorch package that it "
-        "builds.</strong></p><p>These digits are drawn by the model that the first notebook trains, in about a minute "
+        "builds.</strong></p><p>These digits are drawn by the model that the first notebook trains, in minutes "
         "on a laptop. Drag the slider.</p>"
     )
     return "\n".join(["```{raw} html", f"<div class='landing'><div>{player}</div><div>{words}</div></div>", "```"])
