@@ -33,8 +33,8 @@ KINDS = {
     "assert": "condition",
 }
 PARTS = {
-    "Leaned on": ("A",),
     "First": ("00",),
+    "Leaned on": ("A",),
     "Part I: derived, on data whose exact answers are known": ("01", "02", "03", "04", "05"),
     "Part II: built, and trained on images": ("06", "07", "08"),
     "Part III: what the field added since": ("09", "10", "11", "12", "13", "14", "15", "16"),

@@ -1,8 +1,9 @@
-"""Open JupyterLab on your quickstart notebook once you have run it, else on notebooks/.
+"""Open JupyterLab on your quickstart notebook once you have run it, else on the syllabus.
 
 python -m scripts.lab [further options of jupyter lab]
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 def address(root: Path) -> str:
     """The part of JupyterLab's URL that names what to open."""
     executed = Path("runs/quickstart/00_quickstart.ipynb")
-    return f"/lab/tree/{(executed if (root / executed).is_file() else Path('notebooks')).as_posix()}"
+    return f"/lab/tree/{(executed if (root / executed).is_file() else Path('notebooks/README.md')).as_posix()}"
+
+
+def environment() -> dict[str, str]:
+    """What JupyterLab is told: pages of text open as they read. Your own settings still win."""
+    paths = [str(ROOT / "scripts" / "lab_config"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    return {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, paths))}
 
 
 def main() -> int:
@@ -21,7 +28,7 @@ def main() -> int:
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}"]
     command += [f"--LabApp.default_url={address(ROOT)}", *sys.argv[1:]]
     try:
-        return subprocess.call(command)
+        return subprocess.call(command, env=environment())
     except KeyboardInterrupt:  # JupyterLab has asked and stopped by itself
         return 0
 

@@ -93,7 +93,8 @@ def test_output_is_shown_as_it_comes_and_silence_is_broken(tmp_path):
 
 
 def test_lab_opens_the_executed_quickstart_when_there_is_one(tmp_path):
-    assert lab.address(tmp_path) == "/lab/tree/notebooks"
+    assert lab.address(tmp_path) == "/lab/tree/notebooks/README.md"
+    assert (lab.ROOT / "notebooks" / "README.md").is_file()
     executed = tmp_path / "runs" / "quickstart" / "00_quickstart.ipynb"
     executed.parent.mkdir(parents=True)
     executed.touch()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts import syllabus
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -51,3 +53,13 @@ def test_each_local_link_of_the_readme_leads_somewhere():
 def test_each_module_that_the_readme_runs_exists():
     named = set(re.findall(r"-m (scripts\.\w+)", README))
     assert named and all((ROOT / (name.replace(".", "/") + ".py")).is_file() for name in named)
+
+
+def test_the_syllabus_beside_the_notebooks_says_what_they_say():
+    assert syllabus.TARGET.read_text(encoding="utf-8") == syllabus.syllabus(), "Run `python -m scripts.syllabus`."
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", syllabus.TARGET], ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_notebook_is_in(page):
+    there = {path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {Path(name).name for name in re.findall(r"\]\(([\w/]+\.ipynb)\)", page.read_text(encoding="utf-8"))} == there
