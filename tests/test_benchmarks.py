@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import adaptive, report, train_step
+from benchmarks import adaptive, report, train_step, training_loop
 from benchmarks.report import Spread
 from benchmarks.train_step import Contender, Measured, Product, Run, Setting, Training
 
@@ -54,7 +54,7 @@ def test_a_document_without_the_place_is_refused(document):
         report.placed(document, "a", "new")
 
 
-@pytest.mark.parametrize("name", ["train_step", "sampling", "solver_order", "adaptive"])
+@pytest.mark.parametrize("name", ["train_step", "training_loop", "sampling", "solver_order", "adaptive"])
 def test_the_readme_has_a_place_for_each_benchmark(name):
     document = report.README.read_text(encoding="utf-8")
     assert "\n\nRESULT\n\n" in report.placed(document, name, "RESULT")
@@ -248,3 +248,23 @@ def test_the_table_of_errors_and_evaluations_is_made_on_tiny_sizes(capsys, monke
     row = next(line for line in text.splitlines() if line.startswith("| adaptive_ode, Dormand-Prince"))
     for cell, tol in zip(row.split("|")[2:4], adaptive.TOLERANCES, strict=True):
         assert float(cell.split(":")[1]) < 10 * tol
+
+
+# the training loop
+
+
+def test_the_parts_of_the_loop_are_those_that_the_trainer_has(monkeypatch):
+    monkeypatch.setattr(training_loop, "STEPS", 2)
+    loop = training_loop.Loop("cpu", batch=2, channels=(8, 8))
+    shares = loop.measure(rounds=2)
+    assert set(shares) == {"whole loop", *loop.parts()}
+    assert all(spread.low > 0 for spread in shares.values())
+    assert loop.trainer.step == 2 * 3  # one report to begin with, and one a round
+
+
+def test_a_bare_step_computes_gradients_and_leaves_the_weights():
+    loop = training_loop.Loop("cpu", batch=2, channels=(8, 8))
+    before = [p.detach().clone() for p in loop.trainer.model.parameters()]
+    loop.bare()
+    assert all(torch.equal(a, b) for a, b in zip(before, loop.trainer.model.parameters(), strict=True))
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in loop.trainer.model.parameters())

@@ -1,0 +1,145 @@
+"""What the training loop adds to its bare steps: the batch, the draws, the average of the weights, the report.
+
+    python -m benchmarks.training_loop [--write] [--device cpu]
+
+A bare step has its pictures, times and noise in hand: loss, backward pass, clipping, AdamW. The trainer's loop and the
+bare steps have turns, so that a machine that slows down slows both. Each part is also timed by itself, in the same
+round, as a share of the bare step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+
+from benchmarks import report
+from benchmarks.report import Spread
+from diffusion_edu import (
+    CosineSchedule,
+    DiffusionModel,
+    TensorData,
+    TrainConfig,
+    Trainer,
+    UNet,
+    V,
+    denoising_loss,
+    mnist_5k,
+    stratified,
+)
+from diffusion_edu.gaussian import noise_like
+
+BATCH, STEPS, ROUNDS = 32, 25, 9
+
+
+def waited(device: torch.device) -> float:
+    """The clock, once the device has done what it was given. Seconds."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()
+
+
+class Loop:
+    """A trainer with its data, and the same step bare.
+
+    Args:
+        device: where it trains.
+        batch: B, pictures a step.
+        channels: the U-Net's, on 2x2 patches.
+    """
+
+    def __init__(self, device: str, batch: int = BATCH, channels: tuple[int, ...] = (48, 64)) -> None:
+        torch.manual_seed(0)
+        network = UNet(channels=channels, patch=2, num_classes=10)
+        model = DiffusionModel(network, CosineSchedule(), V)
+        config = TrainConfig(10**6, batch, device=device, precision="auto", log_every=STEPS)
+        self.trainer = Trainer(model, TensorData.of(mnist_5k("train")), config=config)
+        self.device = self.trainer.device
+        x_0, labels = self.trainer.data.batch(0, batch)
+        assert labels is not None
+        x_0 = x_0.to(self.device).contiguous(memory_format=torch.channels_last)
+        self._in_hand = x_0, stratified(batch).to(self.device), torch.randn_like(x_0), labels.to(self.device)
+        self._optimizer = torch.optim.AdamW(model.parameters(), 0.0, fused=True)  # at rate 0 the weights stay
+
+    def bare(self) -> None:
+        """One step with everything in hand."""
+        x_0, t, eps, labels = self._in_hand
+        self._optimizer.zero_grad(set_to_none=True)
+        with self.trainer._autocast:
+            loss = denoising_loss(self.trainer.model, x_0, t, condition=labels, eps=eps).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trainer.model.parameters(), 1.0)
+        self._optimizer.step()
+
+    def whole(self) -> None:
+        """``STEPS`` steps of the trainer and their report."""
+        next(self._reports)
+
+    def parts(self) -> dict[str, tuple[Callable[[], object], int]]:
+        """What the trainer does beside a bare step, and every how many steps."""
+        trainer, losses = self.trainer, [torch.zeros((), device=self.device)] * STEPS
+        generator = torch.Generator(self.device)
+        x_0 = self._in_hand[0]
+
+        def draws() -> None:
+            generator.manual_seed(1)
+            trainer.times(len(x_0), generator)
+            noise_like(x_0, generator)
+
+        return {
+            "batch of pictures": (lambda: trainer.data.batch(trainer.step, len(x_0)), 1),
+            "times and noise": (draws, 1),
+            "average of the weights": (lambda: trainer._average.update_parameters(trainer.model), 1),
+            f"report, every {STEPS} steps": (lambda: float(torch.stack(losses).mean()), STEPS),
+        }
+
+    def seconds(self, run: Callable[[], object], times: int) -> float:
+        """Of one run, the mean over some."""
+        start = waited(self.device)
+        for _ in range(times):
+            run()
+        return (waited(self.device) - start) / times
+
+    def measure(self, rounds: int) -> dict[str, Spread]:
+        """Shares of a bare step; "whole loop" is the ratio of the loop to it."""
+        self._reports = iter(self.trainer)
+        self.whole()
+        self.seconds(self.bare, 3)
+        shares: dict[str, list[float]] = {}
+        for _ in range(rounds):
+            before = self.seconds(self.bare, STEPS)
+            loop = self.seconds(self.whole, 1) / STEPS
+            parts = {name: self.seconds(part, STEPS) / every for name, (part, every) in self.parts().items()}
+            bare = (before + self.seconds(self.bare, STEPS)) / 2
+            for name, value in {"whole loop": loop, **parts}.items():
+                shares.setdefault(name, []).append(value / bare)
+        return {name: Spread.of(values) for name, values in shares.items()}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="What the training loop adds to its bare steps.")
+    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    given = parser.parse_args(arguments)
+    loop = Loop(given.device)
+    rows = [
+        (name, spread.text(3) if name == "whole loop" else f"{100 * spread.median:.2f} %")
+        for name, spread in loop.measure(given.rounds).items()
+    ]
+    text = (
+        f"{report.machine(loop.device)}. {BATCH} pictures of 28x28 a step, {given.rounds} rounds of {STEPS} steps.\n\n"
+        + report.table(("part", "of a bare step"), rows)
+    )
+    print(text)
+    if given.write:
+        report.write("training_loop", text)
+
+
+if __name__ == "__main__":
+    main()
