@@ -132,10 +132,12 @@ from .sampler import (
     heun,
     invert,
     karras,
+    leading,
     resampled,
     sample,
     slerp,
     times,
+    trailing,
     trajectory,
 )
 from .schedule import (
@@ -255,6 +257,7 @@ __all__ = [
     "invert",
     "karras",
     "kid",
+    "leading",
     "learnt_std",
     "load_weights",
     "log_likelihood",
@@ -291,6 +294,7 @@ __all__ = [
     "times",
     "to_model_range",
     "to_uint8",
+    "trailing",
     "trajectory",
     "transition_std",
     "uniform",

@@ -42,10 +42,12 @@ __all__ = [
     "heun",
     "invert",
     "karras",
+    "leading",
     "resampled",
     "sample",
     "slerp",
     "times",
+    "trailing",
     "trajectory",
 ]
 
@@ -381,6 +383,52 @@ def times(steps: int, warp: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     return grid
 
 
+def trailing(num_timesteps: int, steps: int) -> Tensor:
+    """Nodes of a table of betas, from its last one down in steps of T / ``steps``, rounded, and then 0.
+
+    (Lin et al. 2024, "Common diffusion noise schedules and sample steps are flawed", table 2.)
+    It starts at t = 1, where the noise that sampling starts from belongs, and a network is asked only at times k / T
+    that it was trained at. Where ``steps`` divides T it is ``times(steps)``.
+
+    Args:
+        num_timesteps: T of the table.
+        steps: number of steps, from 1 to T.
+
+    Returns:
+        (steps + 1,), float64, falling from 1 to 0.
+
+    Raises:
+        ValueError: if steps is not in 1 ... T.
+    """
+    _check_nodes("trailing", num_timesteps, steps, num_timesteps)
+    k = torch.arange(steps, 0, -1, dtype=torch.float64) * (num_timesteps / steps)
+    return torch.cat([k.round() / num_timesteps, k.new_zeros(1)])
+
+
+def leading(num_timesteps: int, steps: int, offset: int = 0) -> Tensor:
+    """Every (T // ``steps``)-th node of a table of betas, its first one included, and then 0.
+
+    (Lin et al. 2024, table 2, who name it and say what is wrong with it.)
+    It ends with the smallest step that there is, but it starts below t = 1: at 0.981 for 50 of 1000 steps, where x_t is
+    not quite the N(0, I) that sampling starts from. Walk it from noise of the size sigma(times[0]).
+
+    Args:
+        num_timesteps: T of the table.
+        steps: number of steps, from 1 to T.
+        offset: moves every node but 0 up by so many; 1 in Stable Diffusion.
+
+    Returns:
+        (steps + 1,), float64, falling to 0.
+
+    Raises:
+        ValueError: if steps is not in 1 ... T, or the offset leads out of 0 ... T.
+    """
+    stride = num_timesteps // steps if steps >= 1 else 0
+    _check_nodes("leading", num_timesteps, steps, 1 + offset + (steps - 1) * stride, offset)
+    k = torch.arange(steps - 1, -1, -1, dtype=torch.float64) * stride + 1 + offset
+    return torch.cat([k / num_timesteps, k.new_zeros(1)])
+
+
 def karras(
     schedule: NoiseSchedule, steps: int, sigma_min: float = 0.002, rho: float = 7.0, sigma_max: float | None = None
 ) -> Tensor:
@@ -580,6 +628,14 @@ def slerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
     on_a = torch.where(parallel, 1 - w, torch.sin((1 - w) * theta) / sine)
     on_b = torch.where(parallel, w, torch.sin(w * theta) / sine)
     return on_a * a + on_b * b
+
+
+def _check_nodes(name: str, num_timesteps: int, steps: int, last: int, offset: int = 0) -> None:
+    if not 1 <= steps <= num_timesteps or offset < 0 or last > num_timesteps:
+        raise ValueError(
+            f"{name} got steps={steps}, offset={offset} for a table of {num_timesteps} betas; it needs 1 <= steps <= "
+            f"{num_timesteps}, and an offset of at least 0 that keeps the nodes within the table."
+        )
 
 
 def _check(denoiser: Denoiser, x: Tensor, times: Tensor, condition: Tensor | None) -> None:

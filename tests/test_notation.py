@@ -166,6 +166,13 @@ def test_the_names_that_the_page_gives_exist(name, module):
     assert hasattr(diffusion_edu, first) or first == "ResidualBlock"
 
 
+def test_each_convention_of_diffusers_names_a_test_that_exists():
+    rows = re.findall(r"(?m)^\|.*\| `(test_\w+)` \|$", PAGE.split("## Conventions: ours and diffusers'")[1])
+    files = (Path(__file__).parent / "agreement").glob("test_diffusers_*.py")
+    there = set(re.findall(r"(?m)^def (test_\w+)", "".join(file.read_text(encoding="utf-8") for file in files)))
+    assert len(rows) >= 15 and set(rows) <= there
+
+
 def test_the_page_has_the_alphabets_that_it_promises():
     wanted = ("DDPM", "DDIM", "Tutorials", "diffusers", "Score SDE, variance preserving", "EDM")
     titles = [section.title for section in SECTIONS]

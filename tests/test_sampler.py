@@ -35,6 +35,7 @@ from diffusion_edu import (
     heun,
     invert,
     karras,
+    leading,
     prior,
     q_marginal,
     q_sample,
@@ -43,6 +44,7 @@ from diffusion_edu import (
     sample,
     slerp,
     times,
+    trailing,
     trajectory,
     transition_std,
 )
@@ -319,6 +321,24 @@ def test_karras_grid_on_edms_schedule_is_the_papers():
     grid, n = karras(EDMSchedule(80.0), 18) * 80, 18
     expected = [(80 ** (1 / 7) + i / (n - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(n)]
     assert_close(grid, torch.tensor([*expected, 0.0], dtype=torch.float64))
+
+
+def test_trailing_and_leading_nodes_are_those_of_the_papers_table():
+    # Lin et al. 2024, table 2: T = 1000 and 10 steps, which count their nodes from 1 as we do
+    assert (trailing(1000, 10) * 1000).tolist() == [1000, 900, 800, 700, 600, 500, 400, 300, 200, 100, 0]
+    assert (leading(1000, 10) * 1000).tolist() == [901, 801, 701, 601, 501, 401, 301, 201, 101, 1, 0]
+    assert (leading(1000, 3, offset=1) * 1000).tolist() == [668, 335, 2, 0]
+    assert (trailing(1000, 3) * 1000).tolist() == [1000, 667, 333, 0]
+    assert torch.equal(trailing(1000, 50), times(50)) and torch.equal(leading(10, 10), times(10))
+
+
+@pytest.mark.parametrize(
+    ("grid", "arguments"),
+    [(trailing, (11,)), (trailing, (0,)), (leading, (0,)), (leading, (11,)), (leading, (5, 2)), (leading, (5, -1))],
+)
+def test_nodes_that_a_table_has_not_are_refused(grid, arguments):
+    with pytest.raises(ValueError, match="table of 10 betas"):
+        grid(10, *arguments)
 
 
 @pytest.mark.parametrize("step", [ancestral(), ddim(), ddim(1.0), euler(), heun(), dpmpp_2m()])
