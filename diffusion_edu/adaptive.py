@@ -38,6 +38,7 @@ import torch
 from torch import Tensor
 
 from .denoiser import Denoiser, State, angle, check_batch, forget, time_at_angle, velocity_in_angle
+from .door import check_counts, check_generator, is_real
 from .gaussian import noise_like
 from .ode import DORMAND_PRINCE, Pair, integrate, rms
 from .schedule import LARGEST_RATIO, NoiseSchedule, expand
@@ -99,10 +100,11 @@ def adaptive_ode(
         ArithmeticError: if the tolerance cannot be kept: see ``ode.integrate``.
     """
     check_batch("adaptive_ode", denoiser, x, condition)
+    check_counts("adaptive_ode", max_evaluations=max_evaluations)
     schedule = denoiser.schedule
-    if sigma_min is None:
+    if sigma_min is None and is_real(atol, rtol):
         sigma_min = math.sqrt(max(atol, rtol, 0.0)) / 10
-    end = _end("adaptive_ode", schedule, sigma_min, atol, rtol)
+    end = _end("adaptive_ode", schedule, x, sigma_min, atol, rtol)
     start = float(angle(schedule, torch.ones((), dtype=torch.float64)))
     time_of = _times_between(schedule, start)
     said: list[Tensor] = []  # the newest x_0_hat: the pair's last call in a step is at the step's end
@@ -176,8 +178,10 @@ def adaptive_sde(
         ArithmeticError: if the tolerance cannot be kept within ``max_evaluations``, or the denoiser's answer is NaN.
     """
     check_batch("adaptive_sde", denoiser, x, condition)
+    check_counts("adaptive_sde", max_evaluations=max_evaluations)
+    check_generator("adaptive_sde", generator)
     schedule = denoiser.schedule
-    end = _end("adaptive_sde", schedule, sigma_min, atol, rtol)
+    end = _end("adaptive_sde", schedule, x, sigma_min, atol, rtol)
     t = torch.ones_like(end)
     if float(schedule.alpha(t)) == 0:
         t = schedule.time_at(torch.full_like(end, -2 * math.log(LARGEST_RATIO)))
@@ -264,11 +268,19 @@ def _times_between(schedule: NoiseSchedule, start: float) -> TimeOf:
     return time_of
 
 
-def _end(who: str, schedule: NoiseSchedule, sigma_min: float, atol: float, rtol: float) -> Tensor:
+def _end(who: str, schedule: NoiseSchedule, x: Tensor, sigma_min: float | None, atol: float, rtol: float) -> Tensor:
     """The time at which the noise-to-signal ratio is ``sigma_min``, () float64."""
-    if not (atol >= 0 and rtol >= 0 and atol + rtol > 0 and 0 < sigma_min < 1):
+    if x.is_meta:
+        raise ValueError(f"{who} got x on the device meta, which holds no numbers; its steps depend on numbers.")
+    if (
+        sigma_min is None
+        or not is_real(atol, rtol, sigma_min)
+        or not math.isfinite(atol + rtol)
+        or not (atol >= 0 and rtol >= 0 and atol + rtol > 0 and 0 < sigma_min < 1)
+    ):
         raise ValueError(
-            f"{who} got atol={atol}, rtol={rtol} and sigma_min={sigma_min}; the tolerances must be at least 0 and not "
+            f"{who} got atol={atol!r}, rtol={rtol!r} and sigma_min={sigma_min!r}; the tolerances must be at least 0 "
+            "and not "
             "both 0, and the smallest noise-to-signal ratio above 0 and below 1."
         )
     return schedule.time_at(torch.tensor(-2 * math.log(sigma_min), dtype=torch.float64)).double().cpu()

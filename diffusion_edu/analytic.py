@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from .data import to_model_range
+from .door import check_alike, check_counts, check_generator, check_times, said
 from .gaussian import noise_like
 from .schedule import NoiseSchedule, expand
 
@@ -51,6 +52,11 @@ class GaussianMixture:
 
     def __post_init__(self) -> None:
         weights, means, stds = self.weights, self.means, self.stds
+        for name, part in (("weights", weights), ("means", means), ("stds", stds)):
+            if not isinstance(part, Tensor) or not part.is_floating_point() or part.device != weights.device:
+                raise TypeError(
+                    f"GaussianMixture got {name} = {said(part)}; all three must be float tensors on one device."
+                )
         if stds.ndim == means.ndim - 1:
             stds = stds.unsqueeze(-1)
         K = len(weights) if weights.ndim == 1 else -1
@@ -64,10 +70,14 @@ class GaussianMixture:
             raise ValueError(
                 f"GaussianMixture got labels of shape {tuple(self.labels.shape)} for {K} components; give one each."
             )
-        if not weights.is_meta and (bool((weights < 0).any()) or float(weights.sum()) <= 0 or bool((stds < 0).any())):
+        if self.labels is not None and (self.labels.is_floating_point() or self.labels.dtype == torch.bool):
+            raise ValueError(f"GaussianMixture got labels of type {self.labels.dtype}; a class is a whole number.")
+        if not weights.is_meta and not (bool((weights >= 0).all() & (weights.sum() > 0)) and bool((stds >= 0).all())):
             raise ValueError(
-                "GaussianMixture got a negative weight or std, or weights that sum to 0; all must be >= 0."
+                "GaussianMixture got a negative weight or std, NaN, or weights that sum to 0; all must be >= 0."
             )
+        if not all(part.is_meta or bool(torch.isfinite(part).all()) for part in (weights, means, stds)):
+            raise ValueError("GaussianMixture got weights, means or stds that are NaN or infinite; all must be finite.")
         object.__setattr__(self, "weights", weights / weights.sum())
         object.__setattr__(self, "stds", stds)
 
@@ -91,7 +101,7 @@ class GaussianMixture:
     def to(self, like: Tensor) -> GaussianMixture:
         """The same mixture in the dtype and on the device of ``like``, a tensor of any shape."""
         labels = None if self.labels is None else self.labels.to(like.device)
-        return GaussianMixture(self.weights.to(like), self.means.to(like), self.stds.to(like), labels)
+        return self._derived(self.weights.to(like), self.means.to(like), self.stds.to(like), labels)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n independent draws, (n, D)."""
@@ -99,6 +109,8 @@ class GaussianMixture:
 
     def sample_with_components(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """n independent draws (n, D), and the component that each came from (n,)."""
+        check_counts("GaussianMixture.sample", n=n)
+        check_generator("GaussianMixture.sample", generator)
         where = self.weights.device if generator is None else generator.device
         k = torch.multinomial(self.weights.to(where), n, replacement=True, generator=generator).to(self.weights.device)
         mean, std = self.means[k], self.stds[k].expand(n, self.dim)
@@ -113,6 +125,8 @@ class GaussianMixture:
         Returns:
             (..., K).
         """
+        if x.ndim < 1 or x.shape[-1] != self.dim:
+            raise ValueError(f"a mixture in {self.dim} dimensions was asked about x of shape {tuple(x.shape)}.")
         stds = self.stds.expand_as(self.means)
         z = (x.unsqueeze(-2) - self.means) / stds
         log_normal = -0.5 * (z**2).sum(-1) - torch.log(stds).sum(-1) - self.dim / 2 * math.log(2 * math.pi)
@@ -151,10 +165,19 @@ class GaussianMixture:
         Args:
             t: () for one mixture, or (B,) for a batch of B mixtures with means (B, K, D).
         """
+        check_times("GaussianMixture.marginal", t=t)
         alpha, sigma = schedule.alpha(t).to(self.means), schedule.sigma(t).to(self.means)
         alpha, sigma = alpha[..., None, None], sigma[..., None, None]
         stds = torch.sqrt((alpha * self.stds) ** 2 + sigma**2)
-        return GaussianMixture(self.weights, alpha * self.means, stds, self.labels)
+        return self._derived(self.weights, alpha * self.means, stds, self.labels)
+
+    @staticmethod
+    def _derived(weights: Tensor, means: Tensor, stds: Tensor, labels: Tensor | None) -> GaussianMixture:
+        """Of parts that were checked when the mixture was made: no sampler is to wait for a device here."""
+        new = object.__new__(GaussianMixture)
+        for name, part in (("weights", weights), ("means", means), ("stds", stds), ("labels", labels)):
+            object.__setattr__(new, name, part)
+        return new
 
     def denoiser(self, schedule: NoiseSchedule) -> MixtureDenoiser:
         """The exact E[x_0 | x_t] under a schedule."""
@@ -189,8 +212,10 @@ class MixtureDenoiser:
             (B, ...).
 
         Raises:
-            ValueError: if an example has not D numbers, or a label was given for a mixture without.
+            ValueError: if an example has not D numbers, there is not one label each, or a label was given for a
+                mixture without.
         """
+        check_alike("MixtureDenoiser", x_t=x_t)
         x = x_t.flatten(1)
         if x.shape[1] != self.mixture.dim:
             raise ValueError(
@@ -202,7 +227,13 @@ class MixtureDenoiser:
         if condition is not None:
             if mixture.labels is None:
                 raise ValueError("a mixture without labels was given a condition; pass labels to GaussianMixture.")
+            _one_label_each("MixtureDenoiser", x, condition)
             wrong_class = (mixture.labels != condition[:, None]) & (condition[:, None] >= 0)
+            if wrong_class.device.type == "cpu" and bool(wrong_class.all(-1).any()):
+                unknown, known = condition[wrong_class.all(-1)][0].item(), sorted(set(mixture.labels.tolist()))
+                raise ValueError(
+                    f"a mixture was asked for the class {unknown}; its classes are {known}, and -1 for none."
+                )
             log_prob = log_prob.masked_fill(wrong_class, -math.inf)
         responsibility = torch.softmax(log_prob, -1).unsqueeze(-1)
 
@@ -245,6 +276,7 @@ class MixtureClassifier:
         Returns:
             (B, C); -inf for a class without components.
         """
+        check_alike("MixtureClassifier", x_t=x_t)
         x = x_t.flatten(1)
         mixture = self.mixture.to(x)
         log_prob = torch.log_softmax(mixture.marginal(self.schedule, t).component_log_prob(x), -1)
@@ -253,13 +285,34 @@ class MixtureClassifier:
         return torch.stack([torch.logsumexp(own, -1) for own in of_class], -1)
 
 
+def _one_label_each(who: str, x: Tensor, condition: Tensor) -> None:
+    if condition.shape != x.shape[:1] or condition.is_floating_point():
+        raise ValueError(
+            f"{who} got {len(x)} examples and labels of shape {tuple(condition.shape)} and type {condition.dtype}; "
+            "give "
+            "one whole number per example, (B,)."
+        )
+
+
 def gaussian(mean: Tensor, std: Tensor) -> GaussianMixture:
     """One Gaussian, as a mixture of one: N(mean, diag(std^2)).
 
     Args:
         mean: (D,).
         std: () or (D,), >= 0.
+
+    Raises:
+        ValueError: if the shapes do not fit, or a std is negative.
+        TypeError: if one is not a float tensor.
     """
+    for name, x in (("mean", mean), ("std", std)):
+        check_alike("gaussian", **{name: x})
+    if mean.ndim != 1 or std.shape not in ((), mean.shape):
+        raise ValueError(
+            f"gaussian got a mean of shape {tuple(mean.shape)} and a std of shape {tuple(std.shape)}; give (D,), and "
+            "() "
+            "or (D,)."
+        )
     return GaussianMixture(torch.ones(1, dtype=mean.dtype), mean[None], std.expand(mean.shape)[None])
 
 
@@ -289,10 +342,16 @@ class EmpiricalDenoiser:
     chunk: int = 4096
 
     def __post_init__(self) -> None:
-        if len(self.examples) == 0 or self.chunk < 1:
+        examples, chunk = self.examples, self.chunk
+        check_counts("EmpiricalDenoiser", chunk=chunk)
+        if examples.ndim < 2 or len(examples) == 0:
             raise ValueError(
-                f"EmpiricalDenoiser got {len(self.examples)} examples and chunk={self.chunk}; give at least 1 of each."
+                f"EmpiricalDenoiser got examples of shape {tuple(examples.shape)}; give (N, ...), at least 1 of each."
             )
+        if not examples.is_floating_point() and examples.dtype != torch.uint8:
+            raise TypeError(f"EmpiricalDenoiser got examples of type {examples.dtype}; give floats, or uint8 pictures.")
+        if examples.is_floating_point() and not examples.is_meta and not bool(torch.isfinite(examples).all()):
+            raise ValueError("EmpiricalDenoiser got examples that are NaN or infinite; clean the data first.")
         if self.labels is not None and self.labels.shape != self.examples.shape[:1]:
             raise ValueError(
                 f"EmpiricalDenoiser got {len(self.examples)} examples and labels of shape {tuple(self.labels.shape)}."
@@ -321,6 +380,8 @@ class EmpiricalDenoiser:
             raise ValueError(
                 "EmpiricalDenoiser was given a condition, and its examples have no labels: pass labels to it."
             )
+        if condition is not None:
+            _one_label_each("EmpiricalDenoiser", x_t, condition)
         # In float64 where there is one: near t = 0, |x_t - alpha x_n|^2 is a small difference of large numbers.
         dtype = torch.float32 if x_t.device.type == "mps" else torch.float64
         x = x_t.flatten(1).to(dtype)
@@ -342,6 +403,11 @@ class EmpiricalDenoiser:
             total = fade * total + weight.sum(1, keepdim=True)
             mean = fade * mean + weight @ x_n
             top = new_top
+        if total.device.type == "cpu" and condition is not None and not bool(total.all()):
+            unknown = condition[total[:, 0] == 0][0].item()
+            raise ValueError(
+                f"EmpiricalDenoiser was asked for the label {unknown}, which no example has; -1 is for none."
+            )
         return (mean / total).to(x_t.dtype).reshape(x_t.shape)
 
     @staticmethod

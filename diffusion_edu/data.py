@@ -42,6 +42,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .door import check_counts, is_real, said
+
 __all__ = [
     "Components",
     "Data",
@@ -86,6 +88,7 @@ def moons(per_moon: int = 16, std: float = 0.12) -> Components:
         per_moon: components along each arc, >= 2.
         std: of each component before the whole is scaled, > 0.
     """
+    check_counts("moons", 2, per_moon=per_moon)
     angle = torch.linspace(0, math.pi, per_moon, dtype=torch.float64)
     upper = torch.stack([angle.cos(), angle.sin()], 1)
     lower = torch.stack([1 - angle.cos(), 0.5 - angle.sin()], 1)
@@ -100,6 +103,9 @@ def swiss(turns: float = 1.5, components: int = 60, std: float = 0.25) -> Compon
         components: along the spiral, >= 2.
         std: of each component before the whole is scaled, > 0.
     """
+    check_counts("swiss", 2, components=components)
+    if not is_real(turns) or not 0 < turns < math.inf:
+        raise ValueError(f"swiss got turns={turns!r}; it is how often the spiral goes round, a number above 0.")
     start, end = 0.5 * math.pi, (0.5 + 2 * turns) * math.pi
     squared = torch.linspace(start**2, end**2, components, dtype=torch.float64)  # arc length grows like angle^2 / 2
     angle = squared.sqrt()
@@ -115,13 +121,14 @@ def ring(components: int = 8, std: float = 0.08) -> Components:
         components: on the circle, >= 2.
         std: of each component before the whole is scaled, > 0.
     """
+    check_counts("ring", 2, components=components)
     angle = 2 * math.pi * torch.arange(components, dtype=torch.float64) / components
     return _standardised(torch.stack([angle.cos(), angle.sin()], 1), std, torch.arange(components))
 
 
 def _standardised(means: Tensor, std: float, labels: Tensor) -> Components:
-    if len(means) < 2 or std <= 0:
-        raise ValueError(f"a toy got {len(means)} components of std {std}; it needs at least two, and a std above 0.")
+    if not is_real(std) or not 0 < std < math.inf:
+        raise ValueError(f"a toy got std={std!r}; it is the width of each component, a number above 0.")
     means = means - means.mean(0)
     scale = torch.sqrt(means.square().mean() + std**2)  # average variance of the two coordinates
     K = len(means)
@@ -135,8 +142,11 @@ def to_model_range(images: Tensor) -> Tensor:
     Raises:
         TypeError: if the pictures are not uint8; floats in [0, 1] would silently be all but black.
     """
-    if images.dtype != torch.uint8:
-        raise TypeError(f"to_model_range got pictures of type {images.dtype}; it takes uint8 from 0 to 255.")
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
+        raise TypeError(
+            f"to_model_range got pictures of type {getattr(images, 'dtype', type(images))}; it takes uint8 from 0 to "
+            "255."
+        )
     return images.float() / 127.5 - 1
 
 
@@ -146,8 +156,8 @@ def to_uint8(x: Tensor) -> Tensor:
     Raises:
         TypeError: if x is not a float tensor.
     """
-    if not x.is_floating_point():
-        raise TypeError(f"to_uint8 got pictures of type {x.dtype}; it takes floats in [-1, 1].")
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(f"to_uint8 got pictures of type {getattr(x, 'dtype', type(x))}; it takes floats in [-1, 1].")
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -159,11 +169,27 @@ class ImageSet:
         images: (N, C, H, W) uint8.
         labels: (N,) int64.
         names: what each label is called.
+
+    Raises:
+        ValueError: if the pictures are of another shape or type, or there is not one whole number each for a label.
     """
 
     images: Tensor
     labels: Tensor
     names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if (
+            images.ndim != 4
+            or images.dtype != torch.uint8
+            or labels.shape != images.shape[:1]
+            or labels.is_floating_point()
+        ):
+            raise ValueError(
+                f"ImageSet got images of shape {tuple(images.shape)} and type {images.dtype}, and labels of shape "
+                f"{tuple(labels.shape)} and type {labels.dtype}; it takes (N, C, H, W) uint8 and (N,) whole numbers."
+            )
 
     def __len__(self) -> int:
         """N."""
@@ -602,7 +628,8 @@ def image_folder(folder: str | os.PathLike[str], side: int, channels: int = 3) -
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"image_folder got {root}, which is no folder; check the path.")
-    if not 1 <= side <= 1024 or channels not in (1, 3):
+    check_counts("image_folder", side=side)
+    if not side <= 1024 or channels not in (1, 3):
         raise ValueError(
             f"image_folder got side={side} and channels={channels}; give a side of 1 to 1024, 1 or 3 channels."
         )
@@ -703,7 +730,9 @@ class TensorData:
         seed: of the shuffling.
 
     Raises:
-        ValueError: if the set is empty, the labels are not one each, or floats are not finite.
+        ValueError: if the set is empty, the labels are not one whole number each, floats are not finite, or the seed is
+            no whole number from 0 up.
+        TypeError: if x is no tensor of floats or of uint8.
     """
 
     x: Tensor
@@ -712,6 +741,15 @@ class TensorData:
     _orders: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_counts("TensorData", 0, seed=self.seed)
+        if not isinstance(self.x, Tensor) or not (self.x.is_floating_point() or self.x.dtype == torch.uint8):
+            raise TypeError(f"TensorData got x = {said(self.x)}; give a tensor of floats, or of uint8 pictures.")
+        if self.x.ndim < 2 or self.x.is_meta or (self.labels is not None and self.labels.is_floating_point()):
+            raise ValueError(
+                f"TensorData got x = {said(self.x)} and labels = {said(self.labels)}; give examples (N, ...) on a "
+                "device "
+                "that holds numbers, and labels (N,) in whole numbers, or None."
+            )
         if len(self.x) == 0 or (self.labels is not None and self.labels.shape != self.x.shape[:1]):
             shape = None if self.labels is None else tuple(self.labels.shape)
             raise ValueError(
@@ -725,7 +763,13 @@ class TensorData:
 
     @classmethod
     def of(cls, images: ImageSet, seed: int = 0) -> TensorData:
-        """The pictures (N, C, H, W) and labels (N,) of an ``ImageSet``."""
+        """The pictures (N, C, H, W) and labels (N,) of an ``ImageSet``.
+
+        Raises:
+            TypeError: if it is another thing.
+        """
+        if not isinstance(images, ImageSet):
+            raise TypeError(f"TensorData.of got {said(images)}; it takes an ImageSet, such as mnist_5k().")
         return cls(images.images, images.labels, seed)
 
     def batch(self, step: int, size: int) -> tuple[Tensor, Tensor | None]:
@@ -734,6 +778,8 @@ class TensorData:
         Returns:
             (size, ...) floats, and labels (size,) or None.
         """
+        check_counts("TensorData.batch", size=size)
+        check_counts("TensorData.batch", 0, step=step)
         N = len(self.x)
         place = torch.arange(step * size, (step + 1) * size)
         epochs = place // N
@@ -762,16 +808,39 @@ class Fresh:
 
     Args:
         draw: (n, generator) -> (n, D) or ((n, D), labels (n,)), for example ``GaussianMixture(...).sample``.
-        seed: of the draws.
+        seed: of the draws, >= 0.
+
+    Raises:
+        ValueError: if the seed is no whole number from 0 up.
+        TypeError: if ``draw`` is no function.
     """
 
     draw: Callable[[int, torch.Generator], Tensor | tuple[Tensor, Tensor]]
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_counts("Fresh", 0, seed=self.seed)
+        if not callable(self.draw):
+            raise TypeError(
+                f"Fresh got draw = {said(self.draw)}; give a function (n, generator) -> (n, D), or TensorData."
+            )
+
     def batch(self, step: int, size: int) -> tuple[Tensor, Tensor | None]:
-        """New draws, the same for the same step: (size, D), and labels (size,) or None."""
+        """New draws, the same for the same step: (size, D), and labels (size,) or None.
+
+        Raises:
+            ValueError: if what was drawn is not ``size`` examples.
+        """
+        check_counts("Fresh.batch", size=size)
+        check_counts("Fresh.batch", 0, step=step)
         drawn = self.draw(size, seeded(self.seed, step, 1))
         x_0, labels = drawn if isinstance(drawn, tuple) else (drawn, None)
+        if not isinstance(x_0, Tensor) or len(x_0) != size or (labels is not None and labels.shape != (size,)):
+            raise ValueError(
+                f"Fresh asked its draw for {size} examples and got {said(x_0)}, with labels {said(labels)}; it must "
+                "give "
+                "(n, D), or that and labels (n,)."
+            )
         return x_0.float(), labels
 
 

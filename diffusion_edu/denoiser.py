@@ -23,6 +23,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from .door import check_noisy, check_times, is_real, said
 from .parameterization import EPS, Parameterization
 from .process import posterior_std, transition_std
 from .schedule import NoiseSchedule, expand
@@ -126,6 +127,7 @@ class DiffusionModel(nn.Module):
 
     Raises:
         ValueError: if the output says nothing about x_0 at t = 1 (eps or the score where alpha(1) = 0).
+        TypeError: if the parts are of other kinds.
     """
 
     def __init__(
@@ -136,6 +138,14 @@ class DiffusionModel(nn.Module):
         level: Callable[[NoiseSchedule, Tensor], Tensor] = angle,
     ) -> None:
         super().__init__()
+        wanted = {"network": nn.Module, "schedule": NoiseSchedule, "parameterization": Parameterization}
+        for (name, kind), part in zip(wanted.items(), (network, schedule, parameterization), strict=True):
+            if not isinstance(part, kind) or (name == "network" and isinstance(part, NoiseSchedule)):
+                raise TypeError(
+                    f"DiffusionModel got {name} = {said(part)}; it needs a network, a schedule such as "
+                    "CosineSchedule(), "
+                    "and a row such as V or edm()."
+                )
         D = parameterization.determinant(schedule, torch.ones((), dtype=torch.float64))
         if not D.is_meta and abs(float(D)) < 1e-8:
             raise ValueError(
@@ -159,6 +169,7 @@ class DiffusionModel(nn.Module):
         Returns:
             o, shape of x_t.
         """
+        check_times(type(self).__name__, t=t)
         c_in = expand(self.parameterization.input_scale(self.schedule, t), x_t)
         level = self.level(self.schedule, t).to(device=x_t.device, dtype=x_t.dtype).expand(len(x_t))
         output: Tensor = self.network(c_in * x_t, level, condition)
@@ -264,12 +275,14 @@ def eps(denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Tensor | None = N
     Returns:
         eps_hat, shape of x_t.
     """
+    check_noisy("eps", t=t)
     alpha_t, sigma_t = denoiser.schedule.scales(t, like=x_t)
     return (x_t - alpha_t * denoiser(x_t, t, condition)) / sigma_t
 
 
 def score(denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
     """(alpha x_0_hat - x_t) / sigma^2 = grad log q(x_t), by Tweedie's formula. Arguments and shapes as for ``eps``."""
+    check_noisy("score", t=t)
     _, sigma_t = denoiser.schedule.scales(t, like=x_t)
     return -eps(denoiser, x_t, t, condition) / sigma_t
 
@@ -286,6 +299,7 @@ def x_0_hat_and_velocity(
     denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The denoiser's answer and ``velocity``, from one call. Arguments as for ``eps``; two tensors, shape of x_t."""
+    check_noisy("velocity", t=t)
     alpha_rate, sigma_rate = denoiser.schedule.rates(t)
     alpha_t, sigma_t = denoiser.schedule.scales(t, like=x_t)
     x_0_hat = denoiser(x_t, t, condition)
@@ -321,23 +335,33 @@ def check_batch(who: str, denoiser: Denoiser, x: Tensor, condition: Tensor | Non
 
     Args:
         who: the one that was called, for the sentence.
-        denoiser: a network must be in eval mode.
+        denoiser: must have a schedule; a network must be in eval mode.
         x: must be a finite float batch (B, ...), B >= 1.
         condition: must have one label for each example, (B,), or be None.
 
     Raises:
         ValueError: if something is not as it must be.
+        TypeError: if the denoiser has no schedule, or x or the condition is no tensor.
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{who} got x = {said(x)}; it needs a float batch (B, ...): prior(schedule, shape) makes one.")
     if x.ndim < 2 or len(x) == 0 or not x.is_floating_point():
         raise ValueError(
             f"{who} got x of shape {tuple(x.shape)} and type {x.dtype}; it needs a float batch (B, ...), B >= 1."
         )
     if not x.is_meta and not bool(torch.isfinite(x).all()):
         raise ValueError(f"{who} got an x with NaN or infinite entries; start from prior(schedule, shape).")
+    if condition is not None and not isinstance(condition, Tensor):
+        raise TypeError(f"{who} got condition = {said(condition)}; give a tensor (B,), one label per example.")
     if condition is not None and condition.shape[:1] != x.shape[:1]:
         raise ValueError(
             f"{who} got {len(x)} examples and a condition of shape {tuple(condition.shape)}; give one label "
             "per example."
+        )
+    if not hasattr(denoiser, "schedule"):
+        raise TypeError(
+            f"{who} got {type(denoiser).__name__} for a denoiser, which has no schedule; a network becomes one by "
+            "DiffusionModel(network, schedule, V)."
         )
     if getattr(denoiser, "training", False):
         raise ValueError(
@@ -381,8 +405,17 @@ class Treated(Around):
     treatment: Callable[[Tensor], Tensor]
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        """The treated E[x_0 | x_t, condition]. Shapes as for ``Denoiser``."""
-        return self.treatment(self.denoiser(x_t, t, condition))
+        """The treated E[x_0 | x_t, condition]. Shapes as for ``Denoiser``.
+
+        Raises:
+            ValueError: if the treatment gives another shape.
+        """
+        treated = self.treatment(self.denoiser(x_t, t, condition))
+        if treated.shape != x_t.shape:
+            raise ValueError(
+                f"a treatment of x_0_hat, {tuple(x_t.shape)}, gave back {tuple(treated.shape)}; it must keep the shape."
+            )
+        return treated
 
 
 def clip_x_0(x_0_hat: Tensor) -> Tensor:
@@ -397,9 +430,9 @@ def dynamic_threshold(quantile: float = 0.995) -> Callable[[Tensor], Tensor]:
     Args:
         quantile: in (0, 1].
     """
-    if not 0 < quantile <= 1:
+    if not is_real(quantile) or not 0 < quantile <= 1:
         raise ValueError(
-            f"dynamic_threshold got quantile={quantile}; it is a share of the pixels, above 0 and at most 1."
+            f"dynamic_threshold got quantile={quantile!r}; it is a share of the pixels, above 0 and at most 1."
         )
 
     def treatment(x_0_hat: Tensor) -> Tensor:

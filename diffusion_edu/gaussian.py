@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .door import check_alike, check_counts, check_generator, is_real, said
+
 __all__ = ["Normal", "bits_per_dim", "discretized_log_prob"]
 
 
@@ -31,13 +33,17 @@ class Normal:
         std: standard deviation (not the variance), >= 0, of a shape that broadcasts to that of ``mean``. 0 is a point.
 
     Raises:
-        ValueError: if ``std`` does not broadcast to the shape of ``mean``.
+        ValueError: if ``std`` does not broadcast to the shape of ``mean``, or is negative (read on the CPU only).
+        TypeError: if one of them is not a float tensor.
     """
 
     mean: Tensor
     std: Tensor
 
     def __post_init__(self) -> None:
+        for name, x in (("mean", self.mean), ("std", self.std)):
+            if not isinstance(x, Tensor) or not x.is_floating_point():
+                raise TypeError(f"Normal got {name} = {said(x)}; it needs float tensors, such as torch.tensor(1.0).")
         try:
             fits = torch.broadcast_shapes(self.mean.shape, self.std.shape) == self.mean.shape
         except RuntimeError:
@@ -47,6 +53,12 @@ class Normal:
                 f"Normal got a mean of shape {tuple(self.mean.shape)} and a std of shape {tuple(self.std.shape)}; "
                 "the std must broadcast to the mean's shape: reshape it, for example to (B, 1, 1, 1) for images."
             )
+        if self.mean.device != self.std.device:
+            raise ValueError(
+                f"Normal got a mean on {self.mean.device} and a std on {self.std.device}; move them to one device."
+            )
+        if self.std.numel() == 1 and self.std.device.type == "cpu" and self.std.detach().item() < 0:
+            raise ValueError(f"Normal got std={float(self.std.detach()):.4g}; it must be at least 0, and 0 is a point.")
 
     @property
     def variance(self) -> Tensor:
@@ -62,6 +74,7 @@ class Normal:
 
         A point (std = 0) has density +inf on itself and log-density -inf elsewhere.
         """
+        _broadcasts("Normal.log_prob", x=x, mean=self.mean)
         residual = x - self.mean
         log_prob = -0.5 * (residual / self.std) ** 2 - torch.log(self.std) - 0.5 * math.log(2 * math.pi)
         of_a_point = torch.where(residual == 0, math.inf, -math.inf)
@@ -73,11 +86,22 @@ class Normal:
         From a point to the same point it is 0; from anything to another point, or from a point to a
         density, it is +inf: one of the two gives no mass to what the other is sure of.
         """
+        _broadcasts("Normal.kl", mean=self.mean, other_mean=other.mean)
         shift = (self.mean - other.mean) ** 2
         kl = torch.log(other.std / self.std) + (self.variance + shift) / (2 * other.variance) - 0.5
         same_point = (self.std == 0) & (other.std == 0) & (shift == 0)
         any_point = (self.std == 0) | (other.std == 0)
         return torch.where(same_point, 0.0, torch.where(any_point, math.inf, kl))
+
+
+def _broadcasts(who: str, **two: Tensor) -> None:
+    check_alike(who, **{name: x.new_empty(()) if isinstance(x, Tensor) else x for name, x in two.items()})
+    shapes = [tuple(x.shape) for x in two.values()]
+    try:
+        torch.broadcast_shapes(*shapes)
+    except RuntimeError:
+        given = " and ".join(f"{name} of shape {shape}" for name, shape in zip(two, shapes, strict=True))
+        raise ValueError(f"{who} got {given}; give them one shape, or shapes that broadcast.") from None
 
 
 def noise_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -86,6 +110,11 @@ def noise_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     A generator on another device than ``x`` is used where it lives and the noise is moved,
     so that one CPU seed gives the same noise on every machine.
     """
+    if not x.is_floating_point():
+        raise TypeError(
+            f"noise was asked for data of type {x.dtype}; it is drawn in floats: make the data floats first."
+        )
+    check_generator("a draw of noise", generator)
     where = x.device if generator is None or x.is_meta else generator.device
     return torch.randn(x.shape, dtype=x.dtype, device=where, generator=None if x.is_meta else generator).to(x.device)
 
@@ -106,6 +135,8 @@ def discretized_log_prob(normal: Normal, x: Tensor, levels: int = 256) -> Tensor
     Returns:
         log-probabilities in nats, at most 0, shape of ``x``.
     """
+    check_counts("discretized_log_prob", 2, levels=levels)
+    check_alike("discretized_log_prob", mean=normal.mean, x=x)
     half = 1.0 / (levels - 1)
     upper = torch.where(x > 1 - half, math.inf, (x + half - normal.mean) / normal.std)
     lower = torch.where(x < -1 + half, -math.inf, (x - half - normal.mean) / normal.std)
@@ -134,6 +165,7 @@ def bits_per_dim(nats: Tensor, dims: int, scale: float = 1.0) -> Tensor:
     Returns:
         bits per dimension, shape of ``nats``.
     """
-    if dims < 1 or scale <= 0:
-        raise ValueError(f"bits_per_dim got dims={dims} and scale={scale}; it needs dims >= 1 and scale > 0.")
+    check_counts("bits_per_dim", dims=dims)
+    if not is_real(scale) or not 0 < scale < math.inf:
+        raise ValueError(f"bits_per_dim got dims={dims} and scale={scale!r}; it needs dims >= 1 and scale > 0.")
     return nats / (dims * math.log(2)) - math.log2(scale)

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .denoiser import Around, angle
+from .door import is_real, said
 from .gaussian import noise_like
 from .networks import NO_LABEL
 from .process import q_sample
@@ -144,6 +145,7 @@ class ClassifierGuidance(Around):
         with torch.enable_grad():
             x = x_t if goes_on else x_t.detach().requires_grad_()
             log_prob = torch.log_softmax(self.classifier(x, t), -1)
+            _known("ClassifierGuidance", labels, log_prob)
             chosen = log_prob.gather(1, labels.clamp(min=0)[:, None])[:, 0]
             total = torch.where(labels >= 0, chosen, 0.0).sum()  # examples do not mix: one backward pass for all
             (gradient,) = torch.autograd.grad(total, x, create_graph=goes_on)
@@ -227,7 +229,7 @@ class Inpainting(Around):
         scale: w, >= 0; above 0 each call costs a backward pass.
 
     Raises:
-        ValueError: if the mask is not of bools, or the scale is negative.
+        ValueError: if the mask is not of bools, the scale is negative, or what is known is not finite.
     """
 
     known: Tensor
@@ -235,14 +237,28 @@ class Inpainting(Around):
     scale: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.mask.dtype != torch.bool or not 0 <= self.scale < math.inf:
+        if self.mask.dtype != torch.bool or not is_real(self.scale) or not 0 <= self.scale < math.inf:
             raise ValueError(
-                f"Inpainting got a mask of type {self.mask.dtype} and scale={self.scale}; the mask must be bool, True "
+                f"Inpainting got a mask of type {self.mask.dtype} and scale={self.scale!r}; the mask must be bool, "
+                "True "
                 "where x_0 is known, and the scale at least 0."
+            )
+        if not self.known.is_meta and not bool(torch.isfinite(self.known).all()):
+            raise ValueError(
+                "Inpainting got a known x_0 with NaN or infinite numbers; put anything finite where it is not known."
             )
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """x_0 where it is known, and an estimate of E[x_0 | x_t, known] elsewhere. Shapes as for ``Denoiser``."""
+        for name, part in (("known", self.known), ("mask", self.mask)):
+            if part.ndim > x_t.ndim or any(
+                n not in (1, wanted) for n, wanted in zip(part.shape[::-1], x_t.shape[::-1], strict=False)
+            ):
+                raise ValueError(
+                    f"Inpainting got x_t of shape {tuple(x_t.shape)} and {name} of shape {tuple(part.shape)}; {name} "
+                    "must "
+                    "broadcast to x_t."
+                )
         known, mask = self.known.to(x_t), self.mask.to(x_t.device)
         if self.scale == 0:
             return torch.where(mask, known, self.denoiser(x_t, t, condition))
@@ -326,6 +342,7 @@ def classifier_loss(
     labels = _labels("classifier_loss", x_0, condition)
     eps = noise_like(x_0, generator) if eps is None else eps
     logits = model(q_sample(model.schedule, x_0, t, eps), t)
+    _known("classifier_loss", labels, logits)
     return F.cross_entropy(logits, labels, reduction="none", ignore_index=NO_LABEL)
 
 
@@ -340,6 +357,8 @@ def _weight(scale: float, outside: float, interval: tuple[float, float], t: Tens
 
 
 def _labels(who: str, x_t: Tensor, condition: Tensor | None) -> Tensor:
+    if condition is not None and not isinstance(condition, Tensor):
+        raise TypeError(f"{who} got condition = {said(condition)}; give a tensor (B,) of whole numbers.")
     if condition is None or condition.shape != x_t.shape[:1] or condition.is_floating_point():
         given = "none" if condition is None else f"labels of shape {tuple(condition.shape)} and type {condition.dtype}"
         raise ValueError(
@@ -349,9 +368,19 @@ def _labels(who: str, x_t: Tensor, condition: Tensor | None) -> Tensor:
     return condition
 
 
-def _check(who: str, scale: float, interval: tuple[float, float]) -> None:
-    low, high = interval
-    if not math.isfinite(scale) or not 0 <= low < high <= 1:
+def _known(who: str, labels: Tensor, logits: Tensor) -> None:
+    """Labels on the CPU are looked at; on another device that would have to wait for it."""
+    if labels.device.type == "cpu" and len(labels) and (last := int(labels.max())) >= logits.shape[-1]:
         raise ValueError(
-            f"{who} got scale={scale} and interval={interval}; it needs a finite scale and times 0 <= low < high <= 1."
+            f"{who} got the label {last}, and the classifier knows {logits.shape[-1]} classes: labels are from 0 to "
+            f"{logits.shape[-1] - 1}, and {NO_LABEL} for none."
+        )
+
+
+def _check(who: str, scale: float, interval: tuple[float, float]) -> None:
+    pair = isinstance(interval, tuple) and len(interval) == 2 and is_real(*interval)
+    if not is_real(scale) or not math.isfinite(scale) or not pair or not 0 <= interval[0] < interval[1] <= 1:
+        raise ValueError(
+            f"{who} got scale={scale!r} and interval={interval}; it needs a finite scale and times 0 <= low < high <= "
+            "1."
         )

@@ -41,6 +41,7 @@ import torch
 from torch import Tensor
 
 from .denoiser import Denoiser, angle, check_batch, denoise_with_std, time_at_angle, velocity_in_angle
+from .door import check_alike, check_counts, check_generator, is_real, said
 from .gaussian import Normal, bits_per_dim, discretized_log_prob, noise_like
 from .ode import integrate, rms
 from .process import posterior_kl, posterior_std, q_marginal, q_sample
@@ -90,8 +91,20 @@ def gaussian_decoder(normal: Normal, x_0: Tensor) -> Tensor:
 
 
 def pixel_decoder(levels: int = 256) -> Decoder:
-    """The Gaussian's mass in each value's bin: the decoder of discrete data on [-1, 1] (Ho et al. 2020, eq. 13)."""
+    """The Gaussian's mass in each value's bin: the decoder of discrete data on [-1, 1] (Ho et al. 2020, eq. 13).
+
+    Args:
+        levels: how many values a pixel can take, >= 2; what it returns maps (normal, x_0 (B, ...)) to the shape of x_0.
+
+    Raises:
+        ValueError: if there are fewer than two.
+    """
+    check_counts("pixel_decoder", 2, levels=levels)
     return lambda normal, x_0: discretized_log_prob(normal, x_0, levels)
+
+
+# what is called to get a decoder, and is often forgotten to be
+DECODER_FACTORIES: tuple[object, ...] = (pixel_decoder,)
 
 
 def elbo(
@@ -119,14 +132,20 @@ def elbo(
         the three parts, each (B,), in nats.
 
     Raises:
-        ValueError: if the times do not fall from 1 to 0, or x_0 is not a finite float batch.
+        ValueError: if the times do not fall from 1 to 0, x_0 is not a finite float batch, the batch sizes differ, or
+            the denoiser is in training mode.
+        TypeError: if std or decoder is no function of its arguments.
     """
+    if not callable(std) or not callable(decoder) or decoder in DECODER_FACTORIES:
+        raise TypeError(
+            f"elbo got std = {said(std)} and decoder = {said(decoder)}; it needs functions, such as posterior_std and "
+            "pixel_decoder()."
+        )
+    if not isinstance(times, Tensor):
+        raise TypeError(f"elbo got times = {said(times)}; make them with times(T).")
     if times.ndim != 1 or len(times) < 2 or times[0] != 1 or times[-1] != 0 or not bool((times[1:] < times[:-1]).all()):
         raise ValueError("elbo got times that do not fall from exactly 1 to exactly 0; make them with times(T).")
-    if x_0.ndim < 2 or not x_0.is_floating_point() or not bool(torch.isfinite(x_0).all()):
-        raise ValueError(
-            f"elbo got x_0 of shape {tuple(x_0.shape)} and type {x_0.dtype}; it needs a finite float batch (B, ...)."
-        )
+    check_batch("elbo", denoiser, x_0, condition)
     schedule = denoiser.schedule
 
     # prior: what is left of x_0 at t = 1
@@ -163,8 +182,11 @@ def log_snr_times(schedule: NoiseSchedule, steps: int, first: float = 1e-3) -> T
     Raises:
         ValueError: if steps < 2, first is outside (0, 1), or log-SNR is infinite at t = 1.
     """
+    check_counts("log_snr_times", 2, steps=steps)
+    if not is_real(first):
+        raise ValueError(f"log_snr_times got first={first!r}; it is a time, a number in (0, 1).")
     ends = torch.tensor([1.0, first], dtype=torch.float64)
-    if steps < 2 or not 0 < first < 1 or not bool(torch.isfinite(schedule.log_snr(ends)).all()):
+    if not 0 < first < 1 or not bool(torch.isfinite(schedule.log_snr(ends)).all()):
         raise ValueError(
             f"log_snr_times got steps={steps} and first={first} for {type(schedule).__name__}; "
             "it needs steps >= 2, first in (0, 1), and a schedule with alpha(1) > 0."
@@ -225,9 +247,12 @@ def log_likelihood(
         ArithmeticError: if the tolerance cannot be kept: see ``ode.integrate``.
     """
     check_batch("log_likelihood", denoiser, x_0, condition)
-    if not 0 < sigma_min < 1 or (probes is not None and probes < 1):
+    check_counts("log_likelihood", probes=1 if probes is None else probes)
+    if prior is not None and not callable(prior):
+        raise TypeError(f"log_likelihood got prior = {said(prior)}; give a function (B, ...) -> (B,), or None.")
+    if not is_real(sigma_min) or not 0 < sigma_min < 1:
         raise ValueError(
-            f"log_likelihood got sigma_min={sigma_min} and probes={probes}; it needs a noise-to-signal ratio between "
+            f"log_likelihood got sigma_min={sigma_min!r} and probes={probes}; it needs a noise-to-signal ratio between "
             "0 and 1, and at least one probe or None."
         )
     schedule, (B, D) = denoiser.schedule, x_0.flatten(1).shape
@@ -254,6 +279,12 @@ def log_likelihood(
             at_1 = Normal(torch.zeros_like(x_1), sigma_1).log_prob(x_1).flatten(1).sum(1)
         else:
             at_1 = prior(x_1)
+            if at_1.shape != (B,):
+                raise ValueError(
+                    f"log_likelihood got a prior that answers {B} examples with shape {tuple(at_1.shape)}; it gives "
+                    "one "
+                    "log-density each, (B,)."
+                )
     return at_1 + y[:, -1] + D * torch.log(alpha)
 
 
@@ -299,8 +330,9 @@ def dequantize(x_0: Tensor, generator: torch.Generator | None = None, levels: in
     Raises:
         ValueError: if ``levels`` is below 2.
     """
-    if levels < 2:
-        raise ValueError(f"dequantize got levels={levels}; discrete data have at least two values.")
+    check_counts("dequantize", 2, levels=levels)
+    check_alike("dequantize", x_0=x_0)
+    check_generator("dequantize", generator)
     where = x_0.device if generator is None or x_0.is_meta else generator.device
     u = torch.rand(x_0.shape, dtype=x_0.dtype, device=where, generator=None if x_0.is_meta else generator)
     return x_0 + (2 * u.to(x_0.device) - 1) / (levels - 1)

@@ -17,12 +17,14 @@ weight on the x_0 error shall be, whatever the network predicts: the factor is t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from .denoiser import DiffusionModel, LearntVarianceModel
+from .door import check_alike, check_counts, check_generator, check_times, is_real, said
 from .gaussian import noise_like
 from .process import posterior_kl, q_sample
 from .schedule import NoiseSchedule
@@ -69,7 +71,19 @@ def denoising_loss(
 
     Returns:
         (B,), the mean over each example's numbers of the weighted squared error.
+
+    Raises:
+        ValueError: if shapes or devices differ, or a time on the CPU leaves [0, 1].
+        TypeError: if x_0, t or eps is not a float tensor, or the weight is no function of (schedule, t).
     """
+    check_alike("denoising_loss", x_0=x_0)
+    if len(x_0) == 0:
+        raise ValueError(f"denoising_loss got x_0 of shape {tuple(x_0.shape)}; it needs a batch (B, ...), B >= 1.")
+    if weight is not None and (not callable(weight) or weight in WEIGHT_FACTORIES):
+        raise TypeError(
+            f"denoising_loss got weight = {said(weight)}; give a function of (schedule, t): simple, elbo_weight, "
+            "min_snr() or edm_weight()."
+        )
     eps = noise_like(x_0, generator) if eps is None else eps
     x_t = q_sample(model.schedule, x_0, t, eps)
     output = model.output(x_t, t, condition)
@@ -100,7 +114,20 @@ def hybrid_loss(
 
     Returns:
         (B,). Where t <= 1/T the step ends at 0, which no variance is needed for, and L_simple stands alone.
+
+    Raises:
+        ValueError: if steps or share is out of range, or as for ``denoising_loss``.
+        TypeError: if the model learns no variance.
     """
+    if not isinstance(model, LearntVarianceModel):
+        raise TypeError(
+            f"hybrid_loss got {type(model).__name__}, which learns no variance; give a LearntVarianceModel."
+        )
+    check_counts("hybrid_loss", steps=steps)
+    if not is_real(share) or not 0 <= share < math.inf:
+        raise ValueError(f"hybrid_loss got share={share!r}; it is what the bound counts beside L_simple, at least 0.")
+    check_alike("hybrid_loss", x_0=x_0)
+    check_times("hybrid_loss", t=t)
     eps = noise_like(x_0, generator) if eps is None else eps
     schedule = model.schedule
     t = t.double().expand(len(x_0)) if t.device.type != "mps" else t.expand(len(x_0))
@@ -128,8 +155,8 @@ def min_snr(gamma: float = 5.0) -> Weight:
     Args:
         gamma: the cap, > 0.
     """
-    if gamma <= 0:
-        raise ValueError(f"min_snr got gamma={gamma}; it caps the signal-to-noise ratio and must be above 0.")
+    if not is_real(gamma) or gamma <= 0:
+        raise ValueError(f"min_snr got gamma={gamma!r}; it caps the signal-to-noise ratio and must be above 0.")
     return lambda schedule, t: snr(schedule, t).clamp(max=gamma)
 
 
@@ -147,9 +174,15 @@ def edm_weight(sigma_data: float = 0.5) -> Weight:
     Args:
         sigma_data: standard deviation of the data, > 0.
     """
-    if sigma_data <= 0:
-        raise ValueError(f"edm_weight got sigma_data={sigma_data}; it is the standard deviation of the data, above 0.")
+    if not is_real(sigma_data) or not 0 < sigma_data < math.inf:
+        raise ValueError(
+            f"edm_weight got sigma_data={sigma_data!r}; it is the standard deviation of the data, above 0."
+        )
     return lambda schedule, t: snr(schedule, t) + 1 / sigma_data**2
+
+
+# what is called to get a weight, and is often forgotten to be
+WEIGHT_FACTORIES: tuple[object, ...] = (min_snr, edm_weight)
 
 
 def uniform(batch: int, generator: torch.Generator | None = None) -> Tensor:
@@ -178,7 +211,15 @@ def log_normal(schedule: NoiseSchedule, mean: float = -1.2, std: float = 1.2) ->
 
     Returns:
         a sampler of (batch,) times in (0, 1].
+
+    Raises:
+        ValueError: if a number is not finite, or std is not above 0.
+        TypeError: if the schedule is none.
     """
+    if not isinstance(schedule, NoiseSchedule):
+        raise TypeError(f"log_normal got schedule = {said(schedule)}; give a schedule, such as EDMSchedule().")
+    if not is_real(mean, std) or not math.isfinite(mean) or not 0 < std < math.inf:
+        raise ValueError(f"log_normal got mean={mean!r} and std={std!r}; it needs finite numbers and std > 0.")
 
     def draw(batch: int, generator: torch.Generator | None = None) -> Tensor:
         u = _rand(batch, generator)
@@ -200,6 +241,10 @@ class Importance:
     """
 
     def __init__(self, density: Tensor) -> None:
+        if not isinstance(density, Tensor):
+            raise TypeError(
+                f"Importance got a density = {said(density)}; give a tensor (N,), one number above 0 a slice."
+            )
         if density.ndim != 1 or len(density) == 0 or not bool((density > 0).all() & torch.isfinite(density).all()):
             raise ValueError(
                 f"Importance got a density of shape {tuple(density.shape)}; give one number above 0 per slice of time."
@@ -215,12 +260,15 @@ class Importance:
 
     def factor(self, t: Tensor) -> Tensor:
         """1 / (N p): multiplies the loss at t so that its expectation is that under uniform times. Shape of t."""
+        check_times("Importance.factor", t=t)
         N = len(self.probability)
         k = (torch.ceil(t * N) - 1).clamp(0, N - 1).long()
         return 1 / (N * self.probability.to(t.device)[k])
 
 
 def _rand(batch: int, generator: torch.Generator | None) -> Tensor:
+    check_counts("a draw of times", batch=batch)
+    check_generator("a draw of times", generator)
     device = generator.device if generator is not None else torch.device("cpu")
     dtype = torch.float32 if device.type == "mps" else torch.float64
     return torch.rand(batch, generator=generator, dtype=dtype, device=device)

@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .door import check_counts, check_generator, is_real, said
 from .networks import Classifier
 from .storage import load_weights
 
@@ -150,11 +151,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     Raises:
         ValueError: if the shapes do not fit, or an entry is not finite.
     """
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise ValueError(
-            f"frechet_distance got sets of shape {tuple(a.shape)} and {tuple(b.shape)}; "
-            "give (N, D) and (M, D), at least two examples each."
-        )
+    _check_sets("frechet_distance", a, b, least=2)
     a, b = _finite("frechet_distance", a, b)
     shift = a.mean(0) - b.mean(0)
     C_a, C_b = torch.cov(a.T).reshape(a.shape[1], -1), torch.cov(b.T).reshape(b.shape[1], -1)
@@ -204,8 +201,10 @@ def mmd(a: Tensor, b: Tensor, widths: Sequence[float] | None = None) -> Estimate
         ValueError: if the shapes do not fit, an entry is not finite, or a width is not above 0.
     """
     _check_sets("mmd", a, b)
+    if widths is not None and not isinstance(widths, Sequence):
+        raise ValueError(f"mmd got widths={widths!r}; give at least one, each a number above 0: [{widths}].")
     w = [median_distance(a, b)] if widths is None else list(widths)
-    if not w or not all(0 < width < math.inf for width in w):
+    if not w or not is_real(*w) or not all(0 < width < math.inf for width in w):
         raise ValueError(f"mmd got widths={w}; give at least one, each a number above 0.")
 
     def k(x: Tensor, y: Tensor) -> Tensor:
@@ -244,6 +243,7 @@ def median_distance(a: Tensor, b: Tensor, most: int = 1000) -> float:
         ValueError: if the shapes do not fit, an entry is not finite, or the median is 0.
     """
     _check_sets("median_distance", a, b, least=1)
+    check_counts("median_distance", most=most)
     x = torch.cat(_finite("median_distance", a[:most], b[:most]))
     i, j = torch.triu_indices(len(x), len(x), offset=1)
     median = float(torch.cdist(x, x, compute_mode=EXACT)[i, j].median())
@@ -253,6 +253,8 @@ def median_distance(a: Tensor, b: Tensor, most: int = 1000) -> float:
 
 
 def _check_sets(name: str, a: Tensor, b: Tensor, least: int = 3) -> None:
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.is_meta or b.is_meta:
+        raise TypeError(f"{name} got {said(a)} and {said(b)}; give two tensors of features, on a device with numbers.")
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < least or a.shape[1] == 0:
         raise ValueError(
             f"{name} got sets of shape {tuple(a.shape)} and {tuple(b.shape)}; give (N, D) and (M, D), at least "
@@ -318,8 +320,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
     Raises:
         ValueError: if the shapes do not fit, k is below 1, or an entry is not finite.
     """
-    if k < 1:
-        raise ValueError(f"precision_recall got k={k}; give at least one neighbour, 3 in the paper.")
+    check_counts("precision_recall", k=k)
     _check_sets("precision_recall", real, fake, least=k + 1)
     x, y = _finite("precision_recall", real, fake)
 
@@ -357,6 +358,7 @@ def nearest(x: Tensor, references: Tensor, k: int = 1) -> Neighbours:
     Raises:
         ValueError: if the shapes or types do not fit, k is not in 1 ... M, or an entry is not finite.
     """
+    check_counts("nearest", k=k)
     if x.ndim < 2 or x.shape[1:] != references.shape[1:] or x[:1].numel() == 0 or not 1 <= k <= len(references):
         raise ValueError(
             f"nearest got examples of shape {tuple(x.shape)}, references of shape {tuple(references.shape)} and k={k}; "
@@ -452,7 +454,9 @@ def with_floor(
     Raises:
         ValueError: if n is below 1, above N, or above M / 2.
     """
+    check_generator("with_floor", generator)
     n = min(len(samples), len(real) // 2) if n is None else n
+    check_counts("with_floor", n=n)
     if not 1 <= n <= min(len(samples), len(real) // 2):
         raise ValueError(
             f"with_floor got {len(samples)} samples, {len(real)} real examples and n={n}; it needs n samples and 2 n "
@@ -524,7 +528,17 @@ def predict(classifier: Classifier, x: Tensor, batch: int = 500) -> tuple[Tensor
 
     Returns:
         features (N, F) and labels (N,), on the CPU.
+
+    Raises:
+        ValueError: if the classifier is in training mode, a number of x is not finite, the shape is not that of the
+            classifier's pictures, or ``batch`` is below 1.
+        TypeError: if x is not of floats.
     """
+    check_counts("predict", batch=batch)
+    if classifier.training:
+        raise ValueError("predict got a classifier in training mode; call classifier.eval() first.")
+    if x.is_floating_point() and not x.is_meta and not bool(torch.isfinite(x).all()):
+        raise ValueError("predict got pictures with NaN or infinite numbers; look at the samples first.")
     features = [classifier.features(part) for part in x.split(batch)]
     labels = [classifier.head(part).argmax(1) for part in features]
     return torch.cat(features).cpu(), torch.cat(labels).cpu()

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .door import check_counts, check_input, check_share, is_real, said
+
 __all__ = [
     "NO_LABEL",
     "AttentionBlock",
@@ -50,16 +52,27 @@ class FourierFeatures(nn.Module):
 
     def __init__(self, dim: int = 64, max_turns: float = 64.0) -> None:
         super().__init__()
-        if dim < 4 or dim % 2:
+        check_counts("FourierFeatures", 4, dim=dim)
+        if dim % 2 or not is_real(max_turns) or not 0 < max_turns < math.inf:
             raise ValueError(
-                f"FourierFeatures got dim={dim}; it makes pairs of a sine and a cosine: give an even number, at "
-                "least 4."
+                f"FourierFeatures got dim={dim} and max_turns={max_turns!r}; it makes pairs of a sine and a cosine: "
+                "give "
+                "an even number, at least 4, and turns above 0."
             )
         turns = torch.logspace(-1, math.log2(max_turns), dim // 2, base=2.0)
         self.register_buffer("frequencies", 2 * math.pi * turns, persistent=False)
 
     def forward(self, level: Tensor) -> Tensor:
-        """(B,) in [0, 1] to (B, dim) in [-1, 1]."""
+        """(B,) in [0, 1] to (B, dim) in [-1, 1].
+
+        Raises:
+            ValueError: if the level is not one float for each example.
+        """
+        if level.ndim != 1 or not level.is_floating_point():
+            raise ValueError(
+                f"FourierFeatures got a level of shape {tuple(level.shape)} and type {level.dtype}; give one float for "
+                "each example, (B,)."
+            )
         angles = level[:, None] * self.frequencies
         return torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)
 
@@ -74,6 +87,7 @@ class ConditionEmbedding(nn.Module):
 
     def __init__(self, dim: int, num_classes: int | None = None) -> None:
         super().__init__()
+        check_counts("ConditionEmbedding", dim=dim, num_classes=1 if num_classes is None else num_classes)
         self.num_classes = num_classes
         self.features = FourierFeatures(64)
         self.mlp = nn.Sequential(nn.Linear(64, dim), nn.SiLU(), nn.Linear(dim, dim))
@@ -90,7 +104,9 @@ class ConditionEmbedding(nn.Module):
             (B, dim).
 
         Raises:
-            ValueError: if labels are given to an unconditional network, or not one for each example.
+            ValueError: if labels are given to an unconditional network, not one for each example, or, where they
+                can be read without waiting for a device, above the last class.
+            TypeError: if the labels are no tensor.
         """
         embedding: Tensor = self.mlp(self.features(level))
         if self.label is None or self.num_classes is None:
@@ -101,11 +117,23 @@ class ConditionEmbedding(nn.Module):
             return embedding
         if condition is None:
             condition = torch.full(level.shape, NO_LABEL, device=level.device)
-        if condition.shape != level.shape or condition.is_floating_point():
+        if not isinstance(condition, Tensor):
+            raise TypeError(f"the network got condition = {said(condition)}; give a tensor (B,) of whole numbers.")
+        if condition.shape != level.shape or condition.is_floating_point() or condition.dtype == torch.bool:
             raise ValueError(
                 f"the network got {len(level)} examples and labels of shape {tuple(condition.shape)} and type "
                 f"{condition.dtype}; "
                 "give one integer label per example, shape (B,)."
+            )
+        if condition.device != level.device:
+            raise ValueError(
+                f"the network got labels on {condition.device} and pictures on {level.device}; move one to the other."
+            )
+        readable = condition.device.type == "cpu" and not torch.compiler.is_compiling() and len(condition) > 0
+        if readable and (last := int(condition.max())) >= self.num_classes:
+            raise ValueError(
+                f"the network got the label {last}, and was built for {self.num_classes} classes: labels are from 0 to "
+                f"{self.num_classes - 1}, and {NO_LABEL} for none."
             )
         row = torch.where(condition < 0, self.num_classes, condition)
         return embedding + self.label(row)
@@ -139,6 +167,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, embedding: int, dropout: float = 0.0) -> None:
         super().__init__()
+        check_counts("ResidualBlock", in_channels=in_channels, out_channels=out_channels, embedding=embedding)
+        check_share("ResidualBlock", dropout=dropout)
         self.norm1 = GroupNorm(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.modulation = nn.Linear(embedding, 2 * out_channels)
@@ -169,6 +199,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int, heads: int = 4) -> None:
         super().__init__()
+        check_counts("AttentionBlock", channels=channels, heads=heads)
         if channels % heads:
             raise ValueError(
                 f"AttentionBlock got {channels} channels and {heads} heads; the heads must divide the channels."
@@ -207,6 +238,9 @@ class ResidualMLP(nn.Module):
         out_dim: int | None = None,
     ) -> None:
         super().__init__()
+        out_dim = dim if out_dim is None else out_dim
+        check_counts("ResidualMLP", dim=dim, width=width, out_dim=out_dim)
+        check_counts("ResidualMLP", 0, depth=depth)
         self.embed = ConditionEmbedding(width, num_classes)
         self.stem = nn.Linear(dim, width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
@@ -215,10 +249,16 @@ class ResidualMLP(nn.Module):
             nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), zero_(nn.Linear(2 * width, width)))
             for _ in range(depth)
         )
-        self.head = zero_(nn.Linear(width, dim if out_dim is None else out_dim))
+        self.head = zero_(nn.Linear(width, out_dim))
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
         """x (B, D), level (B,) in [0, 1] and condition (B,) labels or None, to (B, out_dim)."""
+        check_input("ResidualMLP", x, ("B", self.stem.in_features), self.stem.weight)
+        if level.shape != x.shape[:1]:
+            raise ValueError(
+                f"ResidualMLP got {len(x)} points and a level of shape {tuple(level.shape)}; give one number per "
+                "point, (B,)."
+            )
         embedding = F.silu(self.embed(level, condition))
         h = self.stem(x)
         for norm, modulation, layer in zip(self.norms, self.modulations, self.layers, strict=True):
@@ -239,6 +279,8 @@ class Classifier(nn.Module):
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10, features: int = 64) -> None:
         super().__init__()
+        check_counts("Classifier", in_channels=in_channels, num_classes=num_classes, features=features)
+        self.in_channels = in_channels
         self.body = nn.Sequential(
             nn.Conv2d(in_channels, 32, 3, padding=1), GroupNorm(32), nn.SiLU(),
             nn.Conv2d(32, 48, 3, padding=1, stride=2), GroupNorm(48), nn.SiLU(),
@@ -250,6 +292,7 @@ class Classifier(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [-1, 1] to (B, features)."""
+        check_input("Classifier", x, ("B", self.in_channels, "H", "W"), self.head.weight)
         out: Tensor = self.body(x)
         return out
 
@@ -283,6 +326,10 @@ class LevelClassifier(nn.Module):
     ) -> None:
         super().__init__()
         widths = [in_channels, *channels]
+        if len(widths) < 2:
+            raise ValueError(f"LevelClassifier got channels={channels!r}; give one number a level, at least one level.")
+        check_counts("LevelClassifier", num_classes=num_classes, in_channels=in_channels)
+        self.in_channels = in_channels
         self.embed = ConditionEmbedding(embedding)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths))
         self.blocks = nn.ModuleList(ResidualBlock(c, c, embedding, dropout) for c in channels)
@@ -300,6 +347,7 @@ class LevelClassifier(nn.Module):
         Returns:
             (B, num_classes).
         """
+        check_input("LevelClassifier", x, ("B", self.in_channels, "H", "W"), self.head.weight)
         embedding = self.embed(level, condition)
         h = x
         for down, block in zip(self.down, self.blocks, strict=True):

@@ -29,6 +29,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .door import check_counts, is_real, said
+
 __all__ = ["BOGACKI_SHAMPINE", "DORMAND_PRINCE", "Pair", "Point", "attempt", "integrate", "next_step", "rms"]
 
 Slope = Callable[[float, Tensor], Tensor]
@@ -168,13 +170,22 @@ def integrate(
         the start, and then the end of each accepted step; the last has t = ``end`` exactly.
 
     Raises:
-        ValueError: if a tolerance is negative or both are 0, or start and end are the same.
+        ValueError: if a tolerance is negative or both are 0, start and end are the same or not finite, or y is no
+            float batch (B, N) with numbers to read.
+        TypeError: if ``pair`` is no ``Pair``.
         ArithmeticError: if f gives NaN or infinity, the step shrinks below what floats resolve, or the evaluations
             run out.
     """
-    if not (atol >= 0 and rtol >= 0 and atol + rtol > 0 and math.isfinite(atol + rtol)) or start == end:
+    if not isinstance(pair, Pair):
+        raise TypeError(f"integrate got pair = {said(pair)}; give DORMAND_PRINCE or BOGACKI_SHAMPINE.")
+    check_counts("integrate", max_evaluations=max_evaluations)
+    if y.ndim != 2 or not y.is_floating_point() or y.is_meta:
+        raise ValueError(f"integrate got y = {said(y)}; it needs floats (B, N) on a device that holds numbers.")
+    if not is_real(atol, rtol, start, end) or not (
+        atol >= 0 and rtol >= 0 and atol + rtol > 0 and math.isfinite(atol + rtol + end - start) and start != end
+    ):
         raise ValueError(
-            f"integrate got atol={atol}, rtol={rtol} from {start} to {end}; it needs tolerances of at least 0 that "
+            f"integrate got atol={atol!r}, rtol={rtol!r} from {start} to {end}; it needs tolerances of at least 0 that "
             "are not both 0, and an interval."
         )
     t, slope, direction = start, f(start, y), math.copysign(1.0, end - start)

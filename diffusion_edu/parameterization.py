@@ -18,12 +18,14 @@ velocity: Lipman et al. 2023; the score: Song et al. 2021.)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .door import check_alike, check_times, is_real
 from .schedule import NoiseSchedule, expand
 
 __all__ = ["EPS", "SCORE", "VELOCITY", "X0", "Parameterization", "V", "edm"]
@@ -61,6 +63,8 @@ class Parameterization:
             x_0, eps: (B, ...).
             t: () or (B,), in (0, 1].
         """
+        check_alike("Parameterization.target", x_0=x_0, eps=eps)
+        check_times("Parameterization.target", t=t)
         a, b = self.row(schedule, t)
         return expand(a, x_0) * x_0 + expand(b, eps) * eps
 
@@ -71,6 +75,8 @@ class Parameterization:
             output, x_t: (B, ...).
             t: () or (B,), in (0, 1].
         """
+        check_alike("Parameterization.x_0", output=output, x_t=x_t)
+        check_times("Parameterization.x_0", t=t)
         _, b = self.row(schedule, t)
         D = self.determinant(schedule, t)
         return expand(schedule.sigma(t) / D, output) * output - expand(b / D, x_t) * x_t
@@ -82,6 +88,8 @@ class Parameterization:
             output, x_t: (B, ...).
             t: () or (B,), in (0, 1].
         """
+        check_alike("Parameterization.eps", output=output, x_t=x_t)
+        check_times("Parameterization.eps", t=t)
         a, _ = self.row(schedule, t)
         D = self.determinant(schedule, t)
         return expand(a / D, x_t) * x_t - expand(schedule.alpha(t) / D, output) * output
@@ -129,8 +137,8 @@ def edm(sigma_data: float = 0.5) -> Parameterization:
     Args:
         sigma_data: standard deviation of the data, > 0.
     """
-    if sigma_data <= 0:
-        raise ValueError(f"edm got sigma_data={sigma_data}; it is the standard deviation of the data, above 0.")
+    if not is_real(sigma_data) or not 0 < sigma_data < math.inf:
+        raise ValueError(f"edm got sigma_data={sigma_data!r}; it is the standard deviation of the data, above 0.")
 
     def total(schedule: NoiseSchedule, t: Tensor) -> Tensor:  # variance of x_t
         return (schedule.alpha(t) * sigma_data) ** 2 + schedule.sigma(t) ** 2

@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .door import check_alike, check_generator, check_times, said
 from .gaussian import Normal, noise_like
 from .schedule import NoiseSchedule, expand
 
@@ -44,13 +45,16 @@ def q_sample(schedule: NoiseSchedule, x_0: Tensor, t: Tensor, eps: Tensor) -> Te
         x_t, shape of x_0.
 
     Raises:
-        ValueError: if eps has not the shape of x_0, or t is neither a scalar nor one per example.
+        ValueError: if eps has not the shape or device of x_0, or t is neither a scalar nor one per example.
+        TypeError: if t, x_0 or eps is not a float tensor.
     """
+    check_alike("q_sample", x_0=x_0)
     if eps.shape != x_0.shape:
         raise ValueError(
             f"q_sample got x_0 of shape {tuple(x_0.shape)} and eps of shape {tuple(eps.shape)}; "
             "each number of x_0 needs its own noise: draw eps with torch.randn_like(x_0)."
         )
+    check_alike("q_sample", x_0=x_0, eps=eps)
     alpha_t, sigma_t = schedule.scales(t, like=x_0)
     return alpha_t * x_0 + sigma_t * eps
 
@@ -73,6 +77,7 @@ def q_transition(schedule: NoiseSchedule, x_s: Tensor, s: Tensor, t: Tensor) -> 
         x_s: (B, ...).
         s, t: () or (B,), with 0 <= s < t <= 1.
     """
+    _check_order("q_transition", s, t)
     ratio = schedule.alpha(t) / schedule.alpha(s)
     return Normal(expand(ratio, x_s) * x_s, expand(transition_std(schedule, s, t), x_s))
 
@@ -84,6 +89,8 @@ def q_posterior(schedule: NoiseSchedule, x_t: Tensor, x_0: Tensor, s: Tensor, t:
         x_t, x_0: (B, ...).
         s, t: () or (B,), with 0 <= s < t <= 1. At s = 0 it is the point x_0.
     """
+    check_alike("q_posterior", x_t=x_t, x_0=x_0)
+    _check_order("q_posterior", s, t)
     alpha_s, sigma_s, alpha_t, sigma_t = schedule.alpha(s), schedule.sigma(s), schedule.alpha(t), schedule.sigma(t)
     on_x_t = alpha_t * sigma_s**2 / (alpha_s * sigma_t**2)  # written so that alpha(1) = 0 is no exception
     on_x_0 = alpha_s * _one_minus_snr_ratio(schedule, s, t)
@@ -92,6 +99,7 @@ def q_posterior(schedule: NoiseSchedule, x_t: Tensor, x_0: Tensor, s: Tensor, t:
 
 def transition_std(schedule: NoiseSchedule, s: Tensor, t: Tensor) -> Tensor:
     """Standard deviation of q(x_t | x_s): sqrt(beta_k) for a step of DDPM's chain. Shape of s and t."""
+    _check_order("transition_std", s, t)
     return schedule.sigma(t) * torch.sqrt(_one_minus_snr_ratio(schedule, s, t))
 
 
@@ -100,6 +108,7 @@ def posterior_std(schedule: NoiseSchedule, s: Tensor, t: Tensor) -> Tensor:
 
     Shape of s and t.
     """
+    _check_order("posterior_std", s, t)
     return schedule.sigma(s) * torch.sqrt(_one_minus_snr_ratio(schedule, s, t))
 
 
@@ -136,11 +145,31 @@ def prior(
         shape: of the batch, (B, ...).
         generator: source of the noise; its device is where the noise is drawn.
         device: where the result lives; that of the generator, or the CPU, unless given.
+
+    Raises:
+        ValueError: if the shape is not one of whole numbers from 0 up, or the type not one of floats.
+        TypeError: if the generator is none.
     """
+    check_generator("prior", generator)
+    whole = isinstance(shape, list | tuple) and all(isinstance(n, int) and n >= 0 for n in shape)
+    if not whole or not dtype.is_floating_point:
+        raise ValueError(
+            f"prior got shape = {said(shape)} and dtype={dtype}; it needs the shape of a batch, (B, ...), and floats."
+        )
     device = device if device is not None else (generator.device if generator is not None else "cpu")
     like = torch.empty(shape, dtype=dtype, device=device)
     _, sigma_1 = schedule.scales(torch.ones((), dtype=torch.float64), like)
     return sigma_1 * noise_like(like, generator)
+
+
+def _check_order(who: str, s: Tensor, t: Tensor) -> None:
+    check_times(who, s=s, t=t)
+    if s.device.type == t.device.type == "cpu" and bool((s > t).any()):
+        raise ValueError(
+            f"{who} got s up to {float(s.max()):.4g} and t down to {float(t.min()):.4g}; a step goes from t to an "
+            "earlier "
+            "s, nearer to the data: s < t."
+        )
 
 
 def _one_minus_snr_ratio(schedule: NoiseSchedule, s: Tensor, t: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from .denoiser import Denoiser, State, check_batch, denoise_with_std, forget, x_0_hat_and_velocity
+from .door import check_alike, check_counts, is_real, said
 from .gaussian import noise_like
 from .process import posterior_std, q_posterior, q_transition
 from .schedule import LARGEST_RATIO, NoiseSchedule, expand
@@ -113,9 +114,9 @@ def ddim(eta: float = 0.0) -> Step:
     Raises:
         ValueError: if eta is outside [0, 1].
     """
-    if not 0 <= eta <= 1:
+    if not is_real(eta) or not 0 <= eta <= 1:
         raise ValueError(
-            f"ddim got eta={eta}; it is the share of the posterior's standard deviation to add, from 0 to 1."
+            f"ddim got eta={eta!r}; it is the share of the posterior's standard deviation to add, from 0 to 1."
         )
 
     def step(
@@ -271,8 +272,11 @@ def corrected(step: Step, moves: int = 1, size: float = 0.1) -> Step:
     Raises:
         ValueError: if a number is out of range.
     """
-    if moves < 1 or not 0 < size < 1:
-        raise ValueError(f"Langevin got moves={moves} and size={size}; it needs moves >= 1 and a size between 0 and 1.")
+    check_counts("Langevin", moves=moves)
+    if not is_real(size) or not 0 < size < 1:
+        raise ValueError(
+            f"Langevin got moves={moves} and size={size!r}; it needs moves >= 1 and a size between 0 and 1."
+        )
 
     def predict_and_correct(
         denoiser: Denoiser,
@@ -337,8 +341,7 @@ def resampled(step: Step, times: int = 5) -> Step:
     Raises:
         ValueError: if times < 1.
     """
-    if times < 1:
-        raise ValueError(f"resampled got times={times}; each step is taken at least once.")
+    check_counts("resampled", times=times)
 
     def repeat(
         denoiser: Denoiser,
@@ -369,8 +372,9 @@ def times(steps: int, warp: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     Raises:
         ValueError: if steps < 1, or the warped grid does not fall from 1 to 0.
     """
-    if steps < 1:
-        raise ValueError(f"times got steps={steps}; sampling takes at least one step.")
+    check_counts("times", steps=steps)
+    if warp is not None and not callable(warp):
+        raise TypeError(f"times got warp = {said(warp)}; give a function that maps [0, 1] onto itself, or None.")
     grid = torch.arange(steps, -1, -1, dtype=torch.float64) / steps
     if warp is None:
         return grid
@@ -449,13 +453,20 @@ def karras(
     Raises:
         ValueError: if steps < 2, or sigma_min is not below the largest ratio.
     """
+    if not isinstance(schedule, NoiseSchedule):
+        raise TypeError(f"karras got schedule = {said(schedule)}; give a schedule, and then the number of steps.")
+    check_counts("karras", 2, steps=steps)
     end = torch.ones((), dtype=torch.float64)
     largest = float(schedule.sigma(end) / schedule.alpha(end))
+    if not is_real(sigma_min, rho, 1.0 if sigma_max is None else sigma_max):
+        raise ValueError(
+            f"karras got sigma_min={sigma_min!r}, rho={rho!r} and sigma_max={sigma_max!r}; each must be a number."
+        )
     if sigma_max is not None:
         largest = min(largest, sigma_max)
     elif math.isinf(largest):
         largest = LARGEST_RATIO
-    if steps < 2 or not 0 < sigma_min < largest or rho <= 0:
+    if not 0 < sigma_min < largest or not 0 < rho < math.inf:
         raise ValueError(
             f"karras got steps={steps}, sigma_min={sigma_min}, rho={rho} for noise up to {largest:.4g}; "
             "it needs steps >= 2, rho > 0 and 0 < sigma_min < the largest noise."
@@ -492,7 +503,11 @@ def trajectory(
     Raises:
         ValueError: if the times do not fall within [0, 1], x is not finite, the batch sizes differ,
             or the denoiser is a network in training mode.
+        TypeError: if the step is no step, the denoiser has no schedule, or something that should be is no tensor.
     """
+    if step in FACTORIES or not callable(step):
+        called = getattr(step, "__name__", "ddim")
+        raise TypeError(f"the sampler got step = {said(step)}; a step is what a factory returns: {called}().")
     _check(denoiser, x, times, condition)
     state = State(times[0], x)
     yield state
@@ -534,9 +549,13 @@ def diffuse(
         N + 1 states, upwards in time; x_0_hat is None.
 
     Raises:
-        ValueError: if the times do not fall within [0, 1].
+        ValueError: if the times do not fall within [0, 1], or x_0 is not finite.
+        TypeError: if x_0 is not a float tensor.
     """
     _check_times(times)
+    check_alike("diffuse", x_0=x_0)
+    if not x_0.is_meta and not bool(torch.isfinite(x_0).all()):
+        raise ValueError("diffuse got an x_0 with NaN or infinite entries; clean the data first.")
     state = State(times[-1], x_0)
     yield state
     for s, t in itertools.pairwise(times.flip(0)):
@@ -578,8 +597,7 @@ def invert(
     Raises:
         ValueError: as for ``trajectory``, and if iterations < 1.
     """
-    if iterations < 1:
-        raise ValueError(f"invert got iterations={iterations}; each step needs at least one call of the denoiser.")
+    check_counts("invert", iterations=iterations)
     _check_times(times)
     check_batch("invert", denoiser, x_0, condition)
     schedule, state = denoiser.schedule, State(times[-1], x_0)
@@ -616,8 +634,12 @@ def slerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
     Raises:
         ValueError: if the shapes differ.
     """
-    if a.shape != b.shape:
+    check_alike("slerp", a=a)
+    if isinstance(b, Tensor) and a.shape != b.shape:
         raise ValueError(f"slerp got shapes {tuple(a.shape)} and {tuple(b.shape)}; the two ends must have the same.")
+    check_alike("slerp", a=a, b=b)
+    if not isinstance(weight, Tensor) and not is_real(weight):
+        raise TypeError(f"slerp got weight = {said(weight)}; give a number, or a tensor () or (B,).")
     w = expand(torch.as_tensor(weight, dtype=a.dtype), a)
     u, v = (torch.nn.functional.normalize(x.flatten(1), dim=1) for x in (a, b))
     # by the arctangent: arccos of the inner product loses half its digits where the angle is small
@@ -638,12 +660,28 @@ def _check_nodes(name: str, num_timesteps: int, steps: int, last: int, offset: i
         )
 
 
+# what is called to get a step, and is often forgotten to be
+FACTORIES: tuple[object, ...] = (
+    ancestral,
+    annealed_langevin,
+    corrected,
+    ddim,
+    dpmpp_2m,
+    euler,
+    euler_maruyama,
+    heun,
+    resampled,
+)
+
+
 def _check(denoiser: Denoiser, x: Tensor, times: Tensor, condition: Tensor | None) -> None:
     _check_times(times)
     check_batch("the sampler", denoiser, x, condition)
 
 
 def _check_times(times: Tensor) -> None:
+    if not isinstance(times, Tensor):
+        raise TypeError(f"the sampler got times = {said(times)}; give a falling float tensor, times(50).")
     if times.ndim != 1 or len(times) < 2 or not times.is_floating_point():
         raise ValueError(
             f"the sampler got times of shape {tuple(times.shape)} and type {times.dtype}; give a falling float "

@@ -19,10 +19,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .door import check_counts, check_times, is_real, said
 
 __all__ = [
     "LARGEST_RATIO",
@@ -53,7 +54,13 @@ def expand(coefficient: Tensor, like: Tensor) -> Tensor:
 
     Raises:
         ValueError: for any other shape.
+        TypeError: if the batch is not of floats: in whole numbers a coefficient below 1 is 0.
     """
+    if not like.is_floating_point():
+        raise TypeError(
+            f"a coefficient met a batch of type {like.dtype}; it must be of floats (to_model_range makes them of 8-bit "
+            "pictures)."
+        )
     if coefficient.ndim == 1 and like.ndim >= 1 and coefficient.shape[0] in (1, like.shape[0]):
         coefficient = coefficient.reshape(-1, *[1] * (like.ndim - 1))
     elif coefficient.ndim != 0:
@@ -132,8 +139,10 @@ class NoiseSchedule(nn.Module, ABC):
             two tensors of shape () or (B, 1, ..., 1), in the dtype and on the device of ``like``.
 
         Raises:
-            ValueError: if t has another shape.
+            ValueError: if t has another shape, or leaves [0, 1].
+            TypeError: if t is not a float tensor, or ``like`` is not.
         """
+        check_times(type(self).__name__, t=t)
         return expand(self.alpha(t), like), expand(self.sigma(t), like)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NoiseSchedule:
@@ -207,6 +216,11 @@ class BetaSchedule(_VariancePreserving):
 
     def __init__(self, betas: Tensor) -> None:
         super().__init__()
+        given: object = betas
+        if isinstance(given, str):
+            raise TypeError(
+                f"BetaSchedule got betas={given!r}; give a tensor (T,), or call BetaSchedule.{betas}(1000)."
+            )
         betas = torch.as_tensor(betas).double()
         if betas.ndim != 1 or len(betas) == 0:
             raise ValueError(
@@ -229,7 +243,12 @@ class BetaSchedule(_VariancePreserving):
         The default range is meant for T = 1000. With T = 50 it leaves 60 % of the signal's variance at the end; the
         common remedy multiplies both ends by 1000 / T. We keep the range that is given and change nothing silently.
         """
-        _positive_steps(num_timesteps)
+        check_counts("BetaSchedule.linear", num_timesteps=num_timesteps)
+        if not is_real(beta_start, beta_end):
+            raise ValueError(
+                f"BetaSchedule.linear got beta_start={beta_start!r} and beta_end={beta_end!r}; it needs two numbers "
+                "between 0 and 1."
+            )
         return cls(torch.linspace(beta_start, beta_end, num_timesteps, dtype=torch.float64))
 
     @classmethod
@@ -239,7 +258,12 @@ class BetaSchedule(_VariancePreserving):
         (Nichol & Dhariwal 2021, eq. 17.)
         The last beta would be 1; it is capped at ``max_beta``, so that x_0 can still be computed from eps at t = 1.
         """
-        _positive_steps(num_timesteps)
+        check_counts("BetaSchedule.cosine", num_timesteps=num_timesteps)
+        if not is_real(offset, max_beta) or offset < 0 or not 0 < max_beta < 1:
+            raise ValueError(
+                f"BetaSchedule.cosine got offset={offset!r} and max_beta={max_beta!r}; it needs offset >= 0 and "
+                "0 < max_beta < 1."
+            )
         k = torch.arange(num_timesteps + 1, dtype=torch.float64)
         alpha_bar = torch.cos((k / num_timesteps + offset) / (1 + offset) * math.pi / 2) ** 2
         return cls((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta))
@@ -254,7 +278,12 @@ class BetaSchedule(_VariancePreserving):
         alpha_bar(t) = (S(end / tau) - S((start + t (end - start)) / tau)) / (S(end / tau) - S(start / tau)). Some codes
         put a sigmoid on beta instead; this is the one on alpha_bar.
         """
-        _positive_steps(num_timesteps)
+        check_counts("BetaSchedule.sigmoid", num_timesteps=num_timesteps)
+        if not is_real(start, end, tau, max_beta) or not (start < end and tau > 0 and 0 < max_beta < 1):
+            raise ValueError(
+                f"BetaSchedule.sigmoid got start={start!r}, end={end!r}, tau={tau!r} and max_beta={max_beta!r}; it "
+                "needs start < end, tau > 0 and 0 < max_beta < 1."
+            )
         t = torch.linspace(0, 1, num_timesteps + 1, dtype=torch.float64)
         level = torch.sigmoid((start + t * (end - start)) / tau)
         alpha_bar = (level[-1] - level) / (level[-1] - level[0])
@@ -280,6 +309,10 @@ class BetaSchedule(_VariancePreserving):
             ValueError: if k leaves 0 ... T.
             TypeError: if k is not of an integer type.
         """
+        if not isinstance(k, int | Tensor):
+            raise TypeError(
+                f"time(k) got k = {said(k)}; k counts steps, so give integers from 0 to {self.num_timesteps}."
+            )
         k = torch.as_tensor(k, device=self.betas.device)
         if k.is_floating_point() or k.is_complex() or k.dtype == torch.bool:
             raise TypeError(
@@ -473,8 +506,10 @@ class EDMSchedule(NoiseSchedule):
 
     def __init__(self, sigma_max: float = LARGEST_RATIO) -> None:
         super().__init__()
-        if sigma_max <= 0:
-            raise ValueError(f"EDMSchedule got sigma_max={sigma_max}; the noise at t = 1 must be above 0.")
+        if not is_real(sigma_max) or not 0 < sigma_max < math.inf:
+            raise ValueError(
+                f"EDMSchedule got sigma_max={sigma_max!r}; the noise at t = 1 must be above 0, and finite."
+            )
         self.sigma_max = sigma_max
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -521,11 +556,9 @@ class FlowSchedule(NoiseSchedule):
         return torch.sigmoid(-log_snr / 2)
 
 
-def _positive_steps(num_timesteps: int) -> None:
-    if num_timesteps < 1:
-        raise ValueError(f"a table of betas needs at least one step, and num_timesteps={num_timesteps} was given.")
-
-
-def _ordered(owner: str, low_name: str, low: float, high_name: str, high: float) -> Any:
-    if not 0 < low < high:
-        raise ValueError(f"{owner} got {low_name}={low} and {high_name}={high}; it needs 0 < {low_name} < {high_name}.")
+def _ordered(owner: str, low_name: str, low: float, high_name: str, high: float) -> None:
+    if not is_real(low, high) or not 0 < low < high < math.inf:
+        raise ValueError(
+            f"{owner} got {low_name}={low!r} and {high_name}={high!r}; it needs 0 < {low_name} < {high_name}, both "
+            "finite."
+        )

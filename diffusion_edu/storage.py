@@ -79,7 +79,13 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str], dtype: torch.dt
     Args:
         dtype: float16 halves the file; only parameters are cast, and buffers such as a table of betas keep their
             digits.
+
+    Raises:
+        TypeError: if the type is not one of floats.
+        OSError: if the file cannot be written.
     """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"save_weights got dtype={dtype!r}; weights are floats: torch.float16, for example, or None.")
     parameters = {name for name, _ in model.named_parameters()}
     state = model.state_dict()
     save_tensors(path, {n: v.to(dtype) if dtype is not None and n in parameters else v for n, v in state.items()})

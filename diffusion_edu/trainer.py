@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from .data import Data, seed_of
+from .door import is_real, said
 from .gaussian import noise_like
 from .loss import TimeSampler, denoising_loss, stratified
 from .networks import NO_LABEL
@@ -69,7 +70,7 @@ class TrainConfig:
     """How to train. Each field has its reason.
 
     Raises:
-        ValueError: if a number is out of its range.
+        ValueError: if a number is out of its range, or a field of another kind.
     """
 
     steps: int = 2000  # optimiser steps in all, >= 1
@@ -97,9 +98,17 @@ class TrainConfig:
         zero_and_up = dict.fromkeys(("learning_rate", "weight_decay", "clip_norm", "seed"), (0, math.inf))
         shares = dict.fromkeys(("warmup", "final_rate", "ema_decay", "label_drop"), (0, 1))
         for name, (low, high) in (one_and_up | zero_and_up | shares).items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"TrainConfig got {name}={value}; it must be from {low} to {high}.")
+            value, whole = getattr(self, name), name in one_and_up or name == "seed"
+            if not is_real(value) or not low <= value <= high or (whole and not isinstance(value, int)):
+                kind = "a whole number" if whole else "a number"
+                raise ValueError(f"TrainConfig got {name}={value!r}; it must be {kind} from {low} to {high}.")
+        if not self.learning_rate < math.inf:
+            raise ValueError(f"TrainConfig got learning_rate={self.learning_rate}; it must be finite.")
+        if not isinstance(self.compile, bool) or not isinstance(self.device, str):
+            raise ValueError(
+                f"TrainConfig got compile={self.compile!r} and device={self.device!r}; compile is True or False, and "
+                "device one of 'auto', 'cpu', 'cuda', 'mps'."
+            )
         if self.precision not in ("fp32", "bf16", "auto"):
             raise ValueError(f"TrainConfig got precision={self.precision!r}; it is one of 'fp32', 'bf16', 'auto'.")
 
@@ -155,6 +164,7 @@ class Trainer(Generic[Model]):
 
     Raises:
         ValueError: if the batch cannot be shared evenly by the processes and parts.
+        TypeError: if the model has no network, the data no batches, or the config is none.
         TrainingDivergedError: while iterating, at the first report whose loss is not finite.
     """
 
@@ -171,6 +181,15 @@ class Trainer(Generic[Model]):
         from accelerate import Accelerator  # here: importing diffusion_edu stays cheap
 
         self.config = config = config if config is not None else TrainConfig()
+        if not isinstance(config, TrainConfig):
+            raise TypeError(f"Trainer got config = {said(config)}; give a TrainConfig(steps=2000, ...).")
+        if not isinstance(getattr(model, "network", None), nn.Module):
+            raise TypeError(
+                f"Trainer got the model {type(model).__name__}, which has no network; wrap a network by "
+                "DiffusionModel(network, schedule, V)."
+            )
+        if not callable(getattr(data, "batch", None)):
+            raise TypeError(f"Trainer got data = {said(data)}; give TensorData(x, labels), or Fresh(draw).")
         self._accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no")  # precision is config's
         self.device = device_named(config.device, self._accelerator.device)
         self._shares = self._accelerator.num_processes * config.accumulate

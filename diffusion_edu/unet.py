@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .door import check_counts, check_input, check_share
 from .networks import AttentionBlock, ConditionEmbedding, GroupNorm, ResidualBlock, zero_
 
 __all__ = ["UNet"]
@@ -58,19 +59,24 @@ class UNet(nn.Module):
         out_channels: int | None = None,
     ) -> None:
         super().__init__()
+        given: object = channels
+        if not isinstance(given, Sequence) or isinstance(given, str):
+            raise ValueError(f"UNet got channels={channels!r}; give the features of each level, such as (48, 64).")
         channels = tuple(channels)
         attention = tuple(attention) if attention is not None else (False,) * (len(channels) - 1) + (True,)
         blocks = (blocks,) * len(channels) if isinstance(blocks, int) else tuple(blocks)
+        if not all(isinstance(a, bool) for a in attention):
+            raise ValueError(f"UNet got attention={attention}; give one bool a level, True where it has attention.")
         if len(channels) < 1 or not len(attention) == len(blocks) == len(channels):
             raise ValueError(
                 f"UNet got channels={channels}, blocks={blocks} and attention={attention}; give one entry of each per "
                 "level, at least one level."
             )
-        if min(in_channels, patch, *blocks, *channels) < 1:
-            raise ValueError(
-                f"UNet got in_channels={in_channels}, channels={channels}, blocks={blocks}, patch={patch}; each "
-                "must be at least 1."
-            )
+        out_channels = in_channels if out_channels is None else out_channels
+        check_counts("UNet", in_channels=in_channels, patch=patch, embedding=embedding, out_channels=out_channels)
+        for level in range(len(channels)):
+            check_counts("UNet", **{f"channels[{level}]": channels[level], f"blocks[{level}]": blocks[level]})
+        check_share("UNet", dropout=dropout)
         self.in_channels, self.patch = in_channels, patch
         self.embed = ConditionEmbedding(embedding, num_classes)
         self.stem = nn.Conv2d(in_channels * patch**2, channels[0], 3, padding=1)
@@ -106,7 +112,7 @@ class UNet(nn.Module):
             width = c
 
         self.norm = GroupNorm(width)
-        self.out = zero_(nn.Conv2d(width, (out_channels or in_channels) * patch**2, 3, padding=1))
+        self.out = zero_(nn.Conv2d(width, out_channels * patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
         """A picture of the shape of x; zero everywhere for an untrained network.
@@ -120,10 +126,11 @@ class UNet(nn.Module):
             (B, out_channels, H, W).
 
         Raises:
-            ValueError: if x is not a batch of pictures with C channels, or the level is not one number per picture.
+            ValueError: if x is not a batch of pictures with C channels, on the device of the weights, or the level is
+                not one number per picture.
+            TypeError: if x is not of the weights' type.
         """
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"UNet got x of shape {tuple(x.shape)}; it was built for (B, {self.in_channels}, H, W).")
+        check_input("UNet", x, ("B", self.in_channels, "H", "W"), self.stem.weight)
         if level.shape != x.shape[:1]:
             raise ValueError(
                 f"UNet got {len(x)} pictures and a level of shape {tuple(level.shape)}; give one number per "

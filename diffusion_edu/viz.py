@@ -26,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from .data import to_uint8
+from .door import check_counts
 
 __all__ = [
     "COLOURS",
@@ -72,8 +73,8 @@ def tile(images: Tensor, columns: int = 8, pad: int = 1) -> Pixels:
         raise ValueError(
             f"tile takes images of shape (N, 1, H, W) or (N, 3, H, W) with N > 0, and {tuple(images.shape)} was given."
         )
-    if columns < 1 or pad < 0:
-        raise ValueError(f"tile needs columns >= 1 and pad >= 0, and {columns} and {pad} were given.")
+    check_counts("tile", columns=columns)
+    check_counts("tile", 0, pad=pad)
     if not bool(images.isfinite().all()):
         raise ValueError("These images hold numbers that are not finite: look first at what made them.")
     n, channels, height, width = images.shape

@@ -133,7 +133,7 @@ def test_toys_are_centred_with_variance_1_on_average(toy):
     mixture = GaussianMixture(*toy())
     assert_close(mixture.mean, torch.zeros(2, dtype=torch.float64), atol=1e-12, rtol=0)
     assert_close(mixture.covariance.diagonal().mean().item(), 1.0, atol=1e-12, rtol=0)
-    with pytest.raises(ValueError, match="std above 0"):
+    with pytest.raises(ValueError, match=r"std=0\.0; it is the width of each component, a number above 0"):
         toy(std=0.0)
 
 
