@@ -57,6 +57,8 @@ from .guidance import (
     NoiseClassifier,
     NoisyClassifier,
     classifier_loss,
+    noisy_digit_classifier,
+    noisy_digit_classifier_card,
 )
 from .likelihood import (
     Elbo,
@@ -271,6 +273,8 @@ __all__ = [
     "mnist_5k",
     "moons",
     "nearest",
+    "noisy_digit_classifier",
+    "noisy_digit_classifier_card",
     "pixel_decoder",
     "posterior_kl",
     "posterior_std",
