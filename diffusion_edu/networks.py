@@ -140,7 +140,7 @@ class ConditionEmbedding(nn.Module):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation in float32, whatever the precision around it: it is both safer and faster under autocast.
+    """Group normalisation in float32 at least, whatever the precision around it: safer, and faster under autocast.
 
     Statistics are taken within one example, so that a prediction never depends on the batch around it, which batch
     norm cannot promise (Wu & He 2018). The number of groups is the largest divisor of the channels up to 8.
@@ -151,7 +151,8 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) to the same shape and dtype."""
-        return torch.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        return torch.group_norm(wide, self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
 
 
 class ResidualBlock(nn.Module):

@@ -95,6 +95,19 @@ def test_the_nets_run_on_meta():
     assert mlp(torch.randn(2, 2, device="meta"), torch.rand(2, device="meta")).is_meta
 
 
+def test_a_net_in_float64_keeps_its_digits():
+    net = awake(small(num_classes=3))
+    x, level, label = torch.randn(2, 1, 28, 28), torch.rand(2), torch.tensor([0, 2])
+    in_32 = net(x, level, label).double()
+    in_64 = net.double()(x.double(), level.double(), label)
+    assert in_64.dtype == torch.float64
+    assert_close(in_64, in_32, atol=1e-4, rtol=1e-4)
+    # a change that float32 would lose is there: the answer moves by as much as its slope says
+    moved = net(x.double() + 1e-9, level.double(), label) - in_64
+    assert_close(2 * moved, net(x.double() + 2e-9, level.double(), label) - in_64, rtol=1e-3, atol=1e-13)
+    assert float(moved.detach().abs().max()) > 1e-11
+
+
 def test_the_nets_run_on_the_device(device):
     net = awake(small(num_classes=3)).to(device)
     x, level, label = torch.randn(2, 1, 28, 28), torch.rand(2), torch.tensor([0, 2])

@@ -6,13 +6,13 @@ look like one that went well.
 
 import importlib
 import os
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from diffusion_edu import BetaSchedule, NoiseSchedule
+from diffusion_edu import BetaSchedule, DiffusionModel, NoiseSchedule
 
 
 def peer(name: str, extra: str) -> ModuleType:
@@ -64,3 +64,32 @@ class Network(nn.Module):
 def noise(*shape: int, seed: int = 0) -> Tensor:
     """Standard normal, float64."""
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+class InTheirPipeline(nn.Module):
+    """A model of ours where a pipeline of diffusers wants a ``UNet2DModel``: it says what our network says.
+
+    The pipeline counts nodes from 0, so that timestep i is our (i + 1) / T.
+    """
+
+    def __init__(self, model: DiffusionModel, channels: int, side: int, condition: Tensor | None = None) -> None:
+        super().__init__()
+        self.model, self.condition = model, condition
+        self.config = SimpleNamespace(in_channels=channels, sample_size=side)
+        some = next(model.network.parameters())
+        self.dtype, self.device = some.dtype, some.device
+
+    def forward(self, sample: Tensor, timestep: Tensor) -> SimpleNamespace:
+        t = self.model.schedule.time(timestep + 1)
+        return SimpleNamespace(sample=self.model.output(sample, t, self.condition))
+
+
+class FromDiffusers(nn.Module):
+    """A ``UNet2DModel`` where our models want a network; give ``DiffusionModel`` the ``index`` as its level."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
+        return self.unet(x, level, class_labels=condition).sample
