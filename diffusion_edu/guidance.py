@@ -364,7 +364,7 @@ def noisy_digit_classifier() -> NoisyClassifier:
 
     To judge the samples take another classifier: ``metrics.digit_classifier``, which never saw noise.
     """
-    classifier = NoisyClassifier(LevelClassifier(), CosineSchedule())
+    classifier = NoisyClassifier(LevelClassifier(), CosineSchedule()).float()  # whatever the default type
     with resources.as_file(_asset("noisy_digit_classifier.safetensors")) as path:
         load_weights(classifier, path)
     return classifier.eval().requires_grad_(False)

@@ -504,7 +504,7 @@ def fashion_classifier_card() -> dict[str, Any]:
 
 
 def _shipped(name: str) -> Classifier:
-    classifier = Classifier()
+    classifier = Classifier().float()  # whatever torch.set_default_dtype says
     asset = resources.files("diffusion_edu").joinpath(f"assets/{name}_classifier.safetensors")
     with resources.as_file(asset) as path:
         load_weights(classifier, path)

@@ -16,6 +16,7 @@ from diffusion_edu import (
     clip_x_0,
     digit_classifier,
     dpmpp_2m,
+    fashion_classifier,
     mnist_5k,
     noisy_digit_classifier,
     noisy_digit_classifier_card,
@@ -62,10 +63,10 @@ def test_a_shipped_model_is_small_and_in_half_precision_and_has_its_card(name):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_samples_of_a_shipped_model_are_what_was_asked_for(name):
     (classifier, least), (model, recipe) = SHIPPED[name], load_run(name)
-    labels = labels_for(recipe, "each", 200)
+    labels = labels_for(recipe, "each", 100)
     settings = recipe.sample
-    plain = draw_samples(model, recipe, settings, 200, labels, seed=0)
-    none = draw_samples(model, recipe, settings, 200, None, seed=0)
+    plain = draw_samples(model, recipe, settings, 100, labels, seed=0)
+    none = draw_samples(model, recipe, settings, 100, None, seed=0)
     said, said_of_none = (predict(classifier(), x)[1] for x in (plain, none))
     assert agreement(said, labels) > least
     assert agreement(said_of_none, labels) < 0.35, "without a label the classes come as they like"
@@ -166,3 +167,18 @@ def test_training_the_classifier_of_noisy_digits_again_writes_the_same_bytes(tmp
     again = replace(config, seed=1)
     train_noisy_classifier.main(tmp_path / "c", again)
     assert a != (tmp_path / "c" / "noisy_digit_classifier.safetensors").read_bytes()
+
+
+def test_what_is_shipped_is_float32_whatever_the_default_type():
+    shipped = {
+        "digits": digit_classifier.__wrapped__,
+        "clothes": fashion_classifier.__wrapped__,
+        "noisy digits": noisy_digit_classifier.__wrapped__,
+        "mnist": lambda: load_run("mnist")[0],
+    }
+    torch.set_default_dtype(torch.float64)
+    try:
+        types = {name: {p.dtype for p in make().parameters()} for name, make in shipped.items()}
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert types == {name: {torch.float32} for name in shipped}

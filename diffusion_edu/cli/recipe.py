@@ -376,7 +376,7 @@ def differences(a: Recipe, b: Recipe) -> list[str]:
 
 
 def load_run(where: str | os.PathLike[str]) -> tuple[DiffusionModel, Recipe]:
-    """The model with averaged weights, in eval mode on the CPU, and the recipe of a run.
+    """The model with averaged weights, in float32 and eval mode on the CPU, and the recipe of a run.
 
     Args:
         where: a run's folder, or the name of a model that comes with the package.
@@ -402,6 +402,6 @@ def load_run(where: str | os.PathLike[str]) -> tuple[DiffusionModel, Recipe]:
                 "checkpoint. diffusion-edu train RECIPE makes one."
             )
     recipe = read_recipe(folder / RECIPE)
-    model = recipe.build_model()
+    model = recipe.build_model().float()
     load_weights(model, folder / WEIGHTS_FILE)
     return model.eval().requires_grad_(False), recipe
