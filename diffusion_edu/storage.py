@@ -30,8 +30,11 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         OSError: if the folder cannot be written or the disk is full; what was there before is untouched.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise _unwritten(path, error) from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -41,9 +44,22 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         os.umask(umask)
         os.chmod(beside, 0o666 & ~umask)
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         Path(beside).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unwritten(path, error) from error
         raise
+
+
+def _unwritten(path: Path, error: OSError) -> OSError:
+    """The same error with a sentence."""
+    reason = error.strerror or str(error)
+    said = OSError(
+        f"{path} could not be written ({reason}); what was there before is untouched. Make room, or give a "
+        "folder that can be written."
+    )
+    said.errno = error.errno
+    return said
 
 
 def save_tensors(
