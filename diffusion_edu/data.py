@@ -577,11 +577,23 @@ def _whole_file(path: Path, size: int) -> bytes:
     return content
 
 
+class _Bounded(gzip.GzipFile):
+    """A .gz that is given up where it asks for much memory at once, or does not end: an archive may claim any size."""
+
+    MOST, AT_ONCE = 2**30, 2**26
+
+    def read(self, size: int | None = -1) -> bytes:
+        """At most 2^26 bytes at once, and 2^30 in all."""
+        if size is None or not 0 <= size <= self.AT_ONCE or self.tell() > self.MOST:
+            raise OSError(f"it asks for {size} bytes at once, or for more than {self.MOST} in all")
+        return super().read(size)
+
+
 def _tar_members(path: Path, wanted: Sequence[str], size: int) -> list[bytes]:
     """The named plain files of a .tar.gz, each of exactly this many bytes, in memory: nothing goes to the disk."""
     contents: dict[str, bytes] = {}
     try:
-        with gzip.open(path) as raw, tarfile.open(fileobj=raw, mode="r:") as archive:
+        with _Bounded(path) as raw, tarfile.open(fileobj=raw, mode="r:") as archive:
             for member in archive:
                 if member.size > size:
                     raise ValueError(

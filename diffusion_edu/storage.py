@@ -16,6 +16,18 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+# what weights may be kept as; a file may hold other types too, which cannot be copied
+NUMBERS = (
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.bool,
+)
+
 __all__ = ["load_tensors", "load_weights", "save_tensors", "save_weights", "write_atomically"]
 
 
@@ -30,8 +42,11 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         OSError: if the folder cannot be written or the disk is full; what was there before is untouched.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise _unwritten(path, error) from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -41,9 +56,22 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         os.umask(umask)
         os.chmod(beside, 0o666 & ~umask)
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         Path(beside).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unwritten(path, error) from error
         raise
+
+
+def _unwritten(path: Path, error: OSError) -> OSError:
+    """The same error with a sentence."""
+    reason = error.strerror or str(error)
+    said = OSError(
+        f"{path} could not be written ({reason}); what was there before is untouched. Make room, or give a "
+        "folder that can be written."
+    )
+    said.errno = error.errno
+    return said
 
 
 def save_tensors(
@@ -67,7 +95,7 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(
             f"{path} is not a whole safetensors file ({error}); it may have been cut off while copying."
         ) from error
@@ -106,7 +134,19 @@ def copy_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> 
     """Copy named tensors into a module, all or none of them.
 
     Raises:
-        ValueError: if the names or shapes are not the module's.
+        ValueError: if the names, shapes or kinds of number are not the module's.
+    """
+    check_state(model, tensors, origin)
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            value.copy_(tensors[name])
+
+
+def check_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Whether named tensors can be copied into a module.
+
+    Raises:
+        ValueError: if the names, shapes or kinds of number are not the module's.
     """
     state = model.state_dict()
     missing, extra = sorted(state.keys() - tensors.keys()), sorted(tensors.keys() - state.keys())
@@ -124,6 +164,10 @@ def copy_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> 
                 "there and "
                 f"{tuple(value.shape)} here. Build the model as it was built for training."
             )
-    with torch.no_grad():
-        for name, value in state.items():
-            value.copy_(tensors[name])
+        found, floats = tensors[name].dtype, value.is_floating_point()
+        if found.is_floating_point != floats or found not in NUMBERS:
+            raise ValueError(
+                f"the weights in {origin} hold {name} as {found}; it is {value.dtype} here, and a file has it in one "
+                "of "
+                f"{', '.join(str(kind) for kind in NUMBERS if kind.is_floating_point == floats)}."
+            )

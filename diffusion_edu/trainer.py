@@ -23,6 +23,7 @@ import copy
 import json
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -43,13 +44,14 @@ from .door import is_real, said
 from .gaussian import noise_like
 from .loss import TimeSampler, denoising_loss, stratified
 from .networks import NO_LABEL
-from .storage import copy_state, load_tensors, save_tensors, save_weights, write_atomically
+from .storage import NUMBERS, check_state, copy_state, load_tensors, save_tensors, save_weights, write_atomically
 
 __all__ = ["Loss", "Progress", "TrainConfig", "Trainer", "TrainingDivergedError", "leave"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
 CHECKPOINT = "checkpoint.safetensors"
+ADAM = ("step", "exp_avg", "exp_avg_sq")  # what AdamW remembers of a parameter
 FORMAT = "diffusion_edu checkpoint 1"
 
 
@@ -370,7 +372,7 @@ class Trainer(Generic[Model]):
         """
         path = Path(folder) / CHECKPOINT
         tensors, metadata = load_tensors(path)
-        if metadata.get("format") != FORMAT or not metadata.get("step", "").isdigit():
+        if metadata.get("format") != FORMAT or not re.fullmatch("[0-9]{1,15}", metadata.get("step", "")):
             raise ValueError(
                 f"{path} is not a checkpoint of this program (format {metadata.get('format')!r}, wanted {FORMAT!r})."
             )
@@ -382,13 +384,21 @@ class Trainer(Generic[Model]):
         optimizer: dict[int, dict[str, Any]] = {i: {} for i in range(len(parameters))}
         for name, value in part("optimizer.").items():
             i, _, key = name.partition(".")
-            if not i.isdigit() or int(i) >= len(parameters) or (value.ndim and value.shape != parameters[int(i)].shape):
+            fits = re.fullmatch("[0-9]{1,9}", i) is not None and int(i) < len(parameters) and value.dtype in NUMBERS
+            fits = fits and key in ADAM and value.shape == (() if key == "step" else parameters[int(i)].shape)
+            if not fits or not value.is_floating_point():
                 raise ValueError(
                     f"{path} holds the optimiser of another model ({name}). Build the model as it was built for "
                     "training."
                 )
             # in the memory layout of its parameter, so that the arithmetic runs in the same order
             optimizer[int(i)][key] = torch.empty_like(parameters[int(i)]).copy_(value).detach() if value.ndim else value
+        halves = [i for i, state in optimizer.items() if state and state.keys() != set(ADAM)]
+        rng = tensors.get("rng")
+        if halves or rng is None or rng.dtype != torch.uint8 or rng.shape != torch.get_rng_state().shape:
+            lacks = f"the optimiser's numbers for parameter {halves[0]}" if halves else "the random generator's state"
+            raise ValueError(f"{path} lacks {lacks}, or a part of it; take an older checkpoint, or start again.")
+        check_state(self._average, part("ema."), f"{path}, 'ema'")
         copy_state(self.model, part("model."), f"{path}, 'model'")
         copy_state(self._average, part("ema."), f"{path}, 'ema'")
         self._optimizer.load_state_dict(
@@ -397,7 +407,7 @@ class Trainer(Generic[Model]):
                 "param_groups": self._optimizer.state_dict()["param_groups"],
             }
         )
-        torch.set_rng_state(tensors["rng"])
+        torch.set_rng_state(rng)
         self.step = self._saved_at = int(metadata["step"])
         return self
 

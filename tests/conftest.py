@@ -18,6 +18,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run each notebook in JupyterLab and move its sliders there, and not only 00_quickstart (minutes)",
     )
+    parser.addoption(
+        "--kills",
+        type=int,
+        default=4,
+        help="how often test_faults.py kills a run or a download, at moments of four kinds in turns (default: 4)",
+    )
 
 
 def pytest_configure() -> None:

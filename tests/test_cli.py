@@ -5,14 +5,11 @@ import dataclasses
 import importlib
 import itertools
 import json
-import multiprocessing
 import os
-import random
 import re
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -319,7 +316,7 @@ def test_a_wrong_command_gets_a_sentence(arguments, capsys, tmp_path, monkeypatc
 
 
 def test_a_flag_misspelt_or_out_of_range_names_the_right_one(tiny, capsys):
-    for flags, said in ((["--train.stepz", "3"], "--train.steps"), (["--train.steps", "0"], "must be from 1")):
+    for flags, said in ((["--train.stepz", "3"], "--train.steps"), (["--train.steps", "0"], "a whole number from 1")):
         with pytest.raises(SystemExit) as end:
             main(["train", tiny, *flags])
         assert end.value.code == 2 and said in capsys.readouterr().err
@@ -547,57 +544,6 @@ def test_a_diverged_run_says_so(tiny, tmp_path, capsys):
     flags = ["--train.learning-rate", "1e30", "--train.clip-norm", "1e30", "--folder", str(tmp_path / "run")]
     assert main(["train", tiny, *flags]) == 1
     assert "no longer a number" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL, and no fork to start quickly")
-def test_killed_at_ten_moments_a_run_loses_at_most_the_steps_since_its_checkpoint(tiny, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    killed = importlib.import_module("killed")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["diffusion_edu.cli", "diffusion_edu.viz", "accelerate", "tyro", "torch._dynamo"])
-    straight, folder, chance = tmp_path / "straight", tmp_path / "run", random.Random(0)
-    long = ["train", tiny, "--train.steps", "400", "--log.samples-every", "100", "--folder"]  # too long to be outrun
-    assert main([*long, str(straight)]) == 0
-    command = [*long, str(folder)]
-    deaths = 0
-
-    def last_logged():
-        path = folder / "metrics.csv"
-        rows = path.read_bytes().splitlines(keepends=True)[1:] if path.exists() else []
-        whole = [row for row in rows if row.endswith(b"\n")]
-        return int(whole[-1].split(b",")[0]) if whole else 0
-
-    def checkpoint():
-        path = folder / "checkpoint.safetensors"
-        return int(load_tensors(path)[1]["step"]) if path.exists() else 0
-
-    for moment in range(10):
-        at_write = chance.randint(1, 40) if moment % 2 else None  # odd: half-way through a file; even: at any time
-        before = checkpoint()
-        enough = before + 5 * chance.randint(1, 9)
-        child = context.Process(target=killed.run, args=(command, at_write))
-        child.start()
-        if at_write is None:
-            while child.is_alive() and checkpoint() < enough:  # reading while it writes: never half a file
-                time.sleep(0.01)
-            time.sleep(chance.uniform(0, 0.05))
-            child.kill()
-        child.join(60)
-        deaths += child.exitcode == -9
-        assert child.exitcode in (-9, 0)
-        for path in folder.glob("*.safetensors"):
-            load_tensors(path)
-        for path in [*folder.glob("*.png"), *folder.glob("samples/*.png")]:
-            Image.open(path).verify()
-        if (folder / "recipe.toml").exists():
-            read_recipe(folder / "recipe.toml")
-        step = checkpoint()
-        assert step % 5 == 0 and step >= before and last_logged() - step <= 5
-    assert deaths >= 8
-    assert main(command) == 0
-    assert same_files(straight, folder)
-    assert not [path for path in folder.rglob(".*")], "what was left half-written is cleared away"
 
 
 # Many processes

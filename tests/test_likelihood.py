@@ -145,7 +145,7 @@ def test_times_that_do_not_span_the_whole_way_get_a_sentence(grid):
 
 
 def test_other_wrong_arguments_get_a_sentence():
-    with pytest.raises(ValueError, match="finite float batch"):
+    with pytest.raises(ValueError, match="NaN"):
         elbo(DATA.denoiser(SCHEDULE), torch.full((2, 1), math.nan), times(3))
     with pytest.raises(ValueError, match=r"alpha\(1\) > 0"):
         log_snr_times(CosineSchedule(), 10)
@@ -175,13 +175,13 @@ def test_learnt_variance_spans_from_beta_tilde_to_beta(u, rule):
 
 
 def test_a_learnt_variance_is_used_by_the_bound_and_refused_elsewhere():
-    model, x_0 = LearntVarianceModel(WithWidth(1.0), SCHEDULE), torch.randn(3, 2)
+    model, x_0 = LearntVarianceModel(WithWidth(1.0), SCHEDULE).eval(), torch.randn(3, 2)
     bounds = [
         elbo(model, x_0, times(5), std, generator=torch.Generator().manual_seed(0))
         for std in (learnt_std, transition_std)
     ]
     assert_close(bounds[0].diffusion, bounds[1].diffusion, rtol=1e-3, atol=1e-3)
-    plain = DiffusionModel(UNetLike(), SCHEDULE)
+    plain = DiffusionModel(UNetLike(), SCHEDULE).eval()
     with pytest.raises(TypeError, match="LearntVarianceModel"):
         elbo(plain, x_0, times(5), learnt_std)
     with pytest.raises(ValueError, match="twice the channels"):
@@ -343,7 +343,7 @@ def test_bits_per_dim_of_dequantised_data_bound_the_entropy(generator):
 def test_the_odes_likelihood_refuses_what_it_cannot_answer():
     denoiser, x_0 = RING.denoiser(SCHEDULE), torch.zeros(2, 2, dtype=torch.float64)
     for options, sentence in (
-        ({"probes": 0}, "at least one probe"),
+        ({"probes": 0}, "probes=0; .* at least 1"),
         ({"sigma_min": 0.0}, "noise-to-signal"),
         ({"condition": torch.zeros(3).long()}, "one label per example"),
         ({"atol": -1.0}, "at least 0"),

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ..denoiser import DiffusionModel
+from ..door import check_share
 from ..loss import TimeSampler, denoising_loss
 from ..networks import ResidualMLP
 from ..storage import load_weights
@@ -51,6 +52,10 @@ __all__ = [
     "recipe_from",
     "to_toml",
 ]
+
+# A stranger's recipe may ask for any network. It is refused before memory is taken.
+LARGEST = 2**14  # features in a layer
+MOST_PARAMETERS = 2**31
 
 RECIPE = "recipe.toml"
 WEIGHTS_FILE = "model.safetensors"
@@ -101,6 +106,14 @@ class UNetConfig:
     heads: int = 4  # of the attention; must divide its channels
     dropout: float = 0.0  # share of features dropped in each block; against over-fitting in long runs
 
+    def __post_init__(self) -> None:
+        check_share("unet", dropout=self.dropout)
+        sizes = dict(channels=self.channels, blocks=self.blocks, patch=(self.patch,), embedding=(self.embedding,))
+        for name, values in (sizes | {"heads": (self.heads,)}).items():
+            most = {"blocks": 16, "patch": 64}.get(name, LARGEST)
+            if not 1 <= len(values) <= 16 or not all(1 <= value <= most for value in values):
+                raise ValueError(f"unet got {name}={getattr(self, name)}; give 1 to 16 numbers, each from 1 to {most}.")
+
 
 @dataclass(frozen=True)
 class MLPConfig:
@@ -108,6 +121,14 @@ class MLPConfig:
 
     width: int = 128  # features in each layer
     depth: int = 3  # residual blocks, one after another
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.width <= LARGEST or not 0 <= self.depth <= 256:
+            raise ValueError(
+                f"mlp got width={self.width} and depth={self.depth}; give a width from 1 to {LARGEST}, and a depth "
+                "from 0 "
+                "to 1024."
+            )
 
 
 @dataclass(frozen=True)
@@ -227,17 +248,25 @@ class Recipe:
         """
         shape, classes = self.data_set.shape, len(self.data_set.classes)
         num_classes = classes if self.model.conditional else None
+
+        def network() -> nn.Module:
+            if not self.of_pictures:
+                return ResidualMLP(shape[0], self.mlp.width, self.mlp.depth, num_classes)
+            u = self.unet
+            return UNet(
+                shape[0], u.channels, u.blocks, num_classes, u.patch, u.attention, u.embedding, u.heads, u.dropout
+            )
+
+        with torch.device("meta"):  # shapes without memory
+            parameters = sum(p.numel() for p in network().parameters())
+        if parameters > MOST_PARAMETERS:
+            raise ValueError(
+                f"the recipe's network has {parameters:,} parameters, and {MOST_PARAMETERS:,} is the most: take fewer "
+                "features, blocks or levels."
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.train.seed)
-            network: nn.Module
-            if self.of_pictures:
-                u = self.unet
-                network = UNet(
-                    shape[0], u.channels, u.blocks, num_classes, u.patch, u.attention, u.embedding, u.heads, u.dropout
-                )
-            else:
-                network = ResidualMLP(shape[0], self.mlp.width, self.mlp.depth, num_classes)
-            return DiffusionModel(network, SCHEDULES[self.model.schedule](), PARAMETERIZATIONS[self.model.predict]())
+            return DiffusionModel(network(), SCHEDULES[self.model.schedule](), PARAMETERIZATIONS[self.model.predict]())
 
     def build_loss(self) -> Loss:
         """(model, x_0 (B, ...), t (B,), ...) -> (B,), with the weight of ``loss.weight``."""
@@ -283,10 +312,14 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
         ValueError: if it is no TOML, or a table, a key or a value is none of a recipe's.
     """
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as file:
+            raw = file.read(2**20 + 1)
+        if len(raw) > 2**20:
+            raise ValueError(f"{path} is larger than 1 MiB, and a recipe is a page; is it another kind of file?")
+        table = tomllib.loads(raw.decode("utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no recipe file {path}; check the path.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not TOML ({error}); mend that line, or start from one in recipes/.") from error
     return recipe_from(table, str(path))
 

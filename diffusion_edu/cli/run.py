@@ -21,7 +21,8 @@ import io
 import os
 import platform
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def train(recipe: Recipe, folder: str | os.PathLike[str], command: str) -> Train
         the trainer, all steps done.
 
     Raises:
-        ValueError: if the folder holds something else or a run of another recipe, or a setting does not fit.
+        ValueError: if the folder holds something else or a run of another recipe, another process is at work in it, or
+            a setting does not fit.
         OSError: if the folder cannot be written.
         TrainingDivergedError: if the loss is no longer a number; the last checkpoint is intact.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint.
@@ -72,16 +74,27 @@ def train(recipe: Recipe, folder: str | os.PathLike[str], command: str) -> Train
         trainer.resume(folder)
     if not trainer.is_main:
         return trainer.run()
+    with _alone(folder):
+        return _main_process(trainer, recipe, folder, command, writer)
 
+
+def _main_process(
+    trainer: Trainer[DiffusionModel], recipe: Recipe, folder: Path, command: str, writer: Any
+) -> Trainer[DiffusionModel]:
+    """The part of ``train`` that prints and writes."""
     if trainer.step >= recipe.train.steps and (folder / CARD).exists():
         print(f"{folder} holds this run, finished: see {folder / CARD}", file=sys.stderr)
         return trainer
-    _tidy(folder)
+    begun = (folder / RECIPE).is_file()
+    if cleared := _tidy(folder):
+        print(f"Cleared away {cleared} half-written file(s) of a run that was killed", file=sys.stderr)
     write_atomically(folder / RECIPE, to_toml(recipe).encode())
     log = Log(folder / "metrics.csv", trainer.step)
     board = None if writer is None else writer(str(folder / "tensorboard"), purge_step=trainer.step + 1)
     if trainer.step:
         print(f"Going on from step {trainer.step} of {recipe.train.steps} in {folder}", file=sys.stderr)
+    elif begun:
+        print(f"{folder} holds a run that had no checkpoint yet: starting from step 0", file=sys.stderr)
     with tqdm(total=recipe.train.steps, initial=trainer.step, unit="step", smoothing=0.1) as bar:
         shown = trainer.step // recipe.log.samples_every
         for progress in trainer:
@@ -136,8 +149,11 @@ class Log:
             f"{progress.images_per_second:.1f}",
         ]
         self.rows.append(row)
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            file.write(_line(row))
+        try:
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(_line(row))
+        except OSError as error:
+            raise OSError(f"{self.path} could not be written ({error.strerror or error}). Make room.") from error
 
 
 def _line(row: Any) -> str:
@@ -171,13 +187,47 @@ def _same_run(recipe: Recipe, folder: Path) -> None:
         raise ValueError(f"{folder} is not empty and holds no run; give another --folder.")
 
 
-def _tidy(folder: Path) -> None:
-    """Take away what a killed process was writing beside its files."""
-    for name in (trainer_module.CHECKPOINT, WEIGHTS_FILE, "weights.safetensors", "config.json", RECIPE, CARD):
-        for beside in folder.glob(f".{name}.*"):
-            beside.unlink(missing_ok=True)
-    for beside in [*folder.glob(".samples.png.*"), *folder.glob(".metrics.csv.*"), *folder.glob("samples/.*.png.*")]:
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two runs in one folder would write over each other's files.
+
+    The folder itself is locked, and the system takes the lock away when the process ends, however it ends. Where there
+    are no such locks (Windows, some network drives), nobody is refused.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise OSError(
+            f"{folder} could not be made or read ({error.strerror or error}); give another --folder."
+        ) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process is at work in {folder}; wait until it ends, or give another --folder."
+            ) from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+def _tidy(folder: Path) -> int:
+    """Take away what a killed process was writing beside its files; how many there were."""
+    names = (trainer_module.CHECKPOINT, WEIGHTS_FILE, "weights.safetensors", "config.json", RECIPE, CARD)
+    patterns = [*(f".{name}.*" for name in names), ".samples.png.*", ".metrics.csv.*", "samples/.*.png.*"]
+    found = [beside for pattern in patterns for beside in folder.glob(pattern)]
+    for beside in found:
         beside.unlink(missing_ok=True)
+    return len(found)
 
 
 def _load(recipe: Recipe) -> Data:
