@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import adaptive, report, train_step, training_loop
+from benchmarks import adaptive, evaluations, report, train_step, training_loop
 from benchmarks.report import Spread
 from benchmarks.train_step import Contender, Measured, Product, Run, Setting, Training
+from diffusion_edu import CosineSchedule, GaussianMixture, ImageSet, ddim, dpmpp_2m, mnist_5k, ring, sample
 
 RUN = Run("ours, 2x2 patches", (8, 8), Setting("fp32", True), 2, 8, "cpu")
 
@@ -54,7 +55,7 @@ def test_a_document_without_the_place_is_refused(document):
         report.placed(document, "a", "new")
 
 
-@pytest.mark.parametrize("name", ["train_step", "training_loop", "sampling", "solver_order", "adaptive"])
+@pytest.mark.parametrize("name", ["train_step", "training_loop", "sampling", "solver_order", "adaptive", "evaluations"])
 def test_the_readme_has_a_place_for_each_benchmark(name):
     document = report.README.read_text(encoding="utf-8")
     assert "\n\nRESULT\n\n" in report.placed(document, name, "RESULT")
@@ -268,3 +269,131 @@ def test_a_bare_step_computes_gradients_and_leaves_the_weights():
     loop.bare()
     assert all(torch.equal(a, b) for a, b in zip(before, loop.trainer.model.parameters(), strict=True))
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in loop.trainer.model.parameters())
+
+
+# evaluations for a given quality
+
+DOUBLE = torch.ones((), dtype=torch.float64)
+
+
+def on_a_ring(contender, rung):
+    """Samples of a known mixture (20, 2) by a contender, and how often it asked."""
+    counting = adaptive.Counting(GaussianMixture(*ring(5, 0.15)).to(DOUBLE).denoiser(CosineSchedule()))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20, 2, generator=generator, dtype=torch.float64)
+    found = contender.walk(counting, x, rung, torch.zeros(20, dtype=torch.long), generator)
+    return found, counting.calls
+
+
+@pytest.mark.parametrize(
+    "contender",
+    [c for c in evaluations.CONTENDERS if c.ours and c.rungs[0] >= 1],
+    ids=lambda contender: contender.name,
+)
+def test_a_sampler_asks_as_often_as_its_rung_says(contender):
+    for rung in contender.rungs[:2]:
+        found, calls = on_a_ring(contender, rung)
+        heun = contender.name.startswith("heun")
+        assert calls == (2 * math.ceil(rung / 2) - 1 if heun else rung)
+        assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["adaptive_ode, Bogacki-Shampine", "adaptive_sde"])
+def test_a_tighter_tolerance_costs_more(name):
+    (contender,) = (c for c in evaluations.CONTENDERS if c.name == name)
+    calls = [on_a_ring(contender, rung)[1] for rung in contender.rungs]
+    assert calls == sorted(set(calls))
+
+
+def test_the_log_snr_grid_has_equal_steps_in_log_snr():
+    log_snr = CosineSchedule().log_snr(evaluations.GRIDS["log-SNR"](CosineSchedule(), 9)[1:-1])
+    steps = log_snr.diff()
+    torch.testing.assert_close(steps, steps.mean().expand_as(steps), rtol=1e-2, atol=0)
+
+
+# diffusers 0.42 turns its tables into NumPy arrays in a way that NumPy 2 frowns on
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@pytest.mark.parametrize(
+    "name, step", [("diffusers DDIMScheduler", ddim()), ("diffusers DPMSolverMultistepScheduler", dpmpp_2m())]
+)
+def test_a_scheduler_of_diffusers_walks_the_path_of_our_step_on_the_same_levels(name, step):
+    pytest.importorskip("diffusers")
+    (contender,) = (c for c in evaluations.CONTENDERS if c.name == name)
+    theirs, calls = on_a_ring(contender, 10)
+    schedule = CosineSchedule()
+    at = torch.cat([evaluations.levels(schedule)[torch.arange(999, 0, -100)], torch.zeros(1, dtype=torch.float64)])
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ours = sample(
+        step, GaussianMixture(*ring(5, 0.15)).to(DOUBLE).denoiser(schedule), x, at, torch.zeros(20, dtype=torch.long)
+    )
+    assert calls == 10
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4)  # its tables are in float32
+
+
+def result(name, rung, frechet, seed=0):
+    return evaluations.Result(name, float(rung), seed, 50, float(rung), frechet, 0.9, 1.0)
+
+
+def test_each_ladder_is_climbed_to_its_first_good_rung_and_the_cheapest_sampler_is_advised(tmp_path):
+    contenders = [
+        evaluations.Contender(name, (5, 10, 20), lambda *_: None, ours)
+        for name, ours in (("slow", True), ("fast", True), ("never", True), ("theirs", False))
+    ]
+    standard = evaluations.reference(100)
+    distances = {
+        ("slow", 5): 9.0, ("slow", 10): 4.0, ("slow", 20): 2.05, ("fast", 5): 4.0, ("fast", 10): 2.1,
+        ("never", 5): 9.0, ("never", 10): 8.0, ("never", 20): 7.0, ("theirs", 5): 2.0, (standard.name, 100): 2.0,
+    }  # fmt: skip
+    results, asked = evaluations.Results(tmp_path / "results.csv"), []
+
+    def measure(contender, rung, seed):
+        asked.append((contender.name, rung, seed))
+        return result(contender.name, rung, distances[contender.name, rung] + 0.02 * seed, seed)
+
+    assert evaluations.fill(results, contenders, standard, 2, 50, measure)
+    assert {(name, rung) for name, rung, _ in asked} == distances.keys() and len(asked) == 2 * len(distances)
+    again = evaluations.Results(tmp_path / "results.csv")
+    assert again.rows == results.rows, "the file holds all of them"
+    assert evaluations.fill(again, contenders, standard, 2, 50, lambda *_: pytest.fail("measured twice"))
+    text = evaluations.text_of(again, contenders, standard, 2, 50, (1.0, 0.1))
+    needed = {line.split(" | ")[0].strip("| "): line.split(" | ")[1] for line in text.splitlines() if "5: " in line}
+    assert needed == {"slow": "20", "fast": "10", "never": "more than 20", "theirs": "5"}
+    assert text.endswith("Take **fast**: 10 evaluations.")
+    later = evaluations.fill(again, contenders, standard, 3, 50, lambda *_: pytest.fail("late"), deadline=-math.inf)
+    assert not later, "nothing is begun when the time is up"
+    assert "| slow | not run |" in evaluations.text_of(
+        again,
+        [evaluations.Contender("slow", (7,), lambda *_: None)],
+        standard,
+        2,
+        50,
+        (1.0, 0.1),
+    )
+
+
+def test_the_run_writes_its_table_and_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text("above\n<!-- evaluations: begin -->\nold\n<!-- evaluations: end -->\nbelow\n")
+    monkeypatch.setattr(report, "README", readme)
+    (fast,) = (c for c in evaluations.CONTENDERS if c.name == "dpmpp_2m, uniform grid")
+    monkeypatch.setattr(evaluations, "CONTENDERS", (evaluations.Contender(fast.name, (1, 2), fast.walk),))
+    few = mnist_5k("train").images[:200], mnist_5k("train").labels[:200], ()
+    monkeypatch.setattr(evaluations, "mnist_5k", lambda split: ImageSet(*few))
+    monkeypatch.setattr(evaluations, "DEALS", 2)
+    monkeypatch.setattr(evaluations, "WITHIN", 0.0)  # nothing is good enough: the whole ladder is climbed
+    command = ["--folder", str(tmp_path), "--n", "12", "--seeds", "1", "--reference", "2"]
+    with pytest.raises(SystemExit, match="let the run go on"):
+        evaluations.main([*command, "--minutes", "0"])
+    evaluations.main(command)
+    file = tmp_path / "results.csv"
+    whole, table = file.read_text(), capsys.readouterr().out.split("\n\n", 1)[1]
+    assert [line.split('"')[1] for line in whole.splitlines()[1:]] == ["ancestral, the reference", *2 * [fast.name]]
+    assert "old" in readme.read_text(), "without --write the file is left alone"
+
+    file.write_text("".join(whole.splitlines(keepends=True)[:-1]))  # as if it had been stopped before the last
+    evaluations.main([*command, "--write"])
+    without_seconds = [[line.rsplit(",", 1)[0] for line in text.splitlines()] for text in (whole, file.read_text())]
+    assert without_seconds[0] == without_seconds[1], "the same seed is the same sample"
+    assert capsys.readouterr().out.count("seed 0") == 1, "one result was missing"
+    assert table.strip().split("\n\n")[-1] in readme.read_text() and "more than 2" in readme.read_text()
+    assert readme.read_text().startswith("above") and readme.read_text().endswith("below\n")

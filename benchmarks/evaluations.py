@@ -1,0 +1,487 @@
+"""How many evaluations of the network a sampler needs for a given quality, on the model of digits that is shipped.
+
+    python -m benchmarks.evaluations [--folder FOLDER] [--write]
+
+The quality is that of 1000 steps of ancestral sampling: a sampler is good enough where its Fréchet distance to real
+digits is within 1.05 times the reference's. Each sampler walks up its ladder of evaluations, or down its ladder of
+tolerances, and stops at the first rung that is good enough.
+
+Every result (sampler, rung, seed, n) is a row of FOLDER/results.csv, written before the next one begins, so that a run
+that was stopped goes on where it stood; ``--minutes`` stops it. All samplers start from the same noise and ask for the
+same labels, the ten classes in turn. The network's x_0_hat is clipped to [-1, 1], as in its recipe. The schedulers of
+diffusers, where that library is installed, are driven by the same denoiser.
+
+The Fréchet distance errs upwards by about 1/n, in samples and reference alike, so numbers compare at one n only, and
+5 % of a distance with that error in it is a wider margin than 5 % of the distance itself. Beside them stands the floor:
+real digits to real digits at the same n, over 20 deals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import report
+from benchmarks.adaptive import Counting
+from diffusion_edu import (
+    BOGACKI_SHAMPINE,
+    Denoiser,
+    NoiseSchedule,
+    Step,
+    Treated,
+    adaptive_ode,
+    adaptive_sde,
+    agreement,
+    ancestral,
+    clip_x_0,
+    ddim,
+    digit_classifier,
+    dpmpp_2m,
+    euler,
+    euler_maruyama,
+    frechet_distance,
+    heun,
+    karras,
+    mnist_5k,
+    predict,
+    prior,
+    sample,
+    times,
+)
+from diffusion_edu.cli import load_run
+from diffusion_edu.data import seeded
+from diffusion_edu.schedule import LARGEST_RATIO
+from diffusion_edu.storage import write_atomically
+
+BATCH, DEALS, WITHIN = 100, 20, 1.05
+CALLS = (5, 7, 10, 14, 20, 28, 40)  # the ladder of the deterministic samplers
+NOISY_CALLS = (25, 50, 100)  # and of those that make noise on the way, which need more
+ODE_TOLERANCES, SDE_TOLERANCES = (0.1, 0.03, 0.01), (0.4, 0.2, 0.1)
+
+Grid = Callable[[NoiseSchedule, int], Tensor]
+Walk = Callable[[Denoiser, Tensor, float, Tensor, torch.Generator], Tensor]
+"""(denoiser, x at t = 1 (B, ...), rung, labels (B,), generator) -> samples (B, ...)."""
+
+GRIDS: dict[str, Grid] = {
+    "uniform": lambda schedule, steps: times(steps),
+    "karras": karras,
+    "log-SNR": lambda schedule, steps: karras(schedule, steps, rho=1e4),  # the limit of Karras's rule at large rho
+}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A sampler on a grid, and the rungs of its ladder: numbers of calls, or tolerances."""
+
+    name: str
+    rungs: tuple[float, ...]
+    walk: Walk
+    ours: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """What n samples with one seed cost and how good they are: a row of the file."""
+
+    sampler: str
+    rung: float
+    seed: int
+    n: int
+    evaluations: float  # of the network for one sample, the mean over the batches
+    frechet: float
+    agreement: float  # the share of the samples that a classifier takes for what was asked
+    seconds: float
+
+    @property
+    def key(self) -> tuple[str, float, int, int]:
+        """What makes it the answer to a question."""
+        return self.sampler, self.rung, self.seed, self.n
+
+
+# the samplers
+
+
+def on_grid(make: Callable[[], Step], grid: Grid, calls_a_step: int = 1, start: float = 1.0) -> Walk:
+    """The walk of a step on a grid; a step of 2 calls has 1 in the last, so that N steps ask 2N - 1 times."""
+
+    def walk(denoiser: Denoiser, x: Tensor, rung: float, labels: Tensor, generator: torch.Generator) -> Tensor:
+        steps = (round(rung) + calls_a_step - 1) // calls_a_step
+        return sample(make(), denoiser, x, start * grid(denoiser.schedule, steps), labels, generator)
+
+    return walk
+
+
+def by_tolerance(solve: Callable[..., Iterator[Any]], **options: object) -> Walk:
+    """The walk of an adaptive sampler; the rung is its tolerance, absolute and relative."""
+
+    def walk(denoiser: Denoiser, x: Tensor, rung: float, labels: Tensor, generator: torch.Generator) -> Tensor:
+        given = options | ({"generator": generator} if solve is adaptive_sde else {})
+        *_, last = solve(denoiser, x, rung, rung, condition=labels, **given)
+        end: Tensor = last.x
+        return end
+
+    return walk
+
+
+def levels(schedule: NoiseSchedule, count: int = 1000) -> Tensor:
+    """The times (count,) of a discrete table, rising in equal steps to where sigma / alpha = 80, float64."""
+    top = schedule.time_at(torch.tensor(-2 * math.log(LARGEST_RATIO), dtype=torch.float64)).clamp(max=1)
+    return top * torch.arange(1, count + 1, dtype=torch.float64) / count
+
+
+def by_diffusers(name: str, calls_a_step: int = 1, **options: object) -> Walk:
+    """The walk of a scheduler of diffusers on the same denoiser.
+
+    It gets our schedule as a table of 1000 betas, and the network's answer as v = (alpha x_t - x_0_hat) / sigma. Its
+    steps are spaced "trailing", so that the first is taken from the highest level. A table cannot end at alpha = 0:
+    ours ends where sigma / alpha = 80, as ``karras`` does.
+    """
+
+    def walk(denoiser: Denoiser, x: Tensor, rung: float, labels: Tensor, generator: torch.Generator) -> Tensor:
+        schedule = denoiser.schedule
+        t = levels(schedule)
+        alpha_bars = torch.cat([torch.ones(1, dtype=torch.float64), schedule.alpha(t) ** 2])
+        betas = (1 - alpha_bars[1:] / alpha_bars[:-1]).tolist()
+        scheduler = _diffusers(name)(
+            trained_betas=betas, prediction_type="v_prediction", timestep_spacing="trailing", **options
+        )
+        scheduler.set_timesteps((round(rung) + calls_a_step - 1) // calls_a_step)
+        x = x * scheduler.init_noise_sigma
+        for k in scheduler.timesteps:
+            x_t = scheduler.scale_model_input(x, k)
+            alpha_t, sigma_t = schedule.scales(t[int(k)], like=x_t)
+            v = (alpha_t * x_t - denoiser(x_t, t[int(k)], labels)) / sigma_t
+            x = scheduler.step(v, k, x).prev_sample
+        return x
+
+    return walk
+
+
+def _diffusers(name: str) -> Any:
+    import diffusers
+
+    return getattr(diffusers, name)
+
+
+CONTENDERS = (
+    # in the order of the work: one of each kind first, then the other grids
+    Contender("dpmpp_2m, uniform grid", CALLS, on_grid(dpmpp_2m, GRIDS["uniform"])),
+    Contender("heun, uniform grid", CALLS, on_grid(heun, GRIDS["uniform"], 2)),
+    Contender("ddim, uniform grid", CALLS, on_grid(ddim, GRIDS["uniform"])),
+    Contender("diffusers DPMSolverMultistepScheduler", CALLS, by_diffusers("DPMSolverMultistepScheduler"), False),
+    Contender("adaptive_ode, Bogacki-Shampine", ODE_TOLERANCES, by_tolerance(adaptive_ode, pair=BOGACKI_SHAMPINE)),
+    Contender("ancestral, uniform grid", NOISY_CALLS, on_grid(ancestral, GRIDS["uniform"])),
+    Contender("dpmpp_2m, karras grid", CALLS, on_grid(dpmpp_2m, GRIDS["karras"])),
+    Contender("euler, uniform grid", CALLS, on_grid(euler, GRIDS["uniform"])),
+    # the SDE of the cosine schedule is infinite at t = 1
+    Contender("euler_maruyama, uniform grid", NOISY_CALLS, on_grid(euler_maruyama, GRIDS["uniform"], start=0.99)),
+    Contender("adaptive_sde", SDE_TOLERANCES, by_tolerance(adaptive_sde)),
+    Contender("diffusers HeunDiscreteScheduler", CALLS, by_diffusers("HeunDiscreteScheduler", 2), False),
+    Contender("diffusers DDIMScheduler", CALLS, by_diffusers("DDIMScheduler", clip_sample=False), False),
+    Contender("heun, karras grid", CALLS, on_grid(heun, GRIDS["karras"], 2)),
+    Contender("ddim, karras grid", CALLS, on_grid(ddim, GRIDS["karras"])),
+    Contender("dpmpp_2m, log-SNR grid", CALLS, on_grid(dpmpp_2m, GRIDS["log-SNR"])),
+    Contender("ddim, log-SNR grid", CALLS, on_grid(ddim, GRIDS["log-SNR"])),
+    Contender("ancestral, karras grid", NOISY_CALLS, on_grid(ancestral, GRIDS["karras"])),
+)
+
+
+def reference(steps: int) -> Contender:
+    """What all are held against: many steps of ancestral sampling."""
+    return Contender("ancestral, the reference", (steps,), on_grid(ancestral, GRIDS["uniform"]))
+
+
+# one result
+
+
+@dataclass(frozen=True)
+class Real:
+    """Features of real training digits, dealt into two parts: n, and the rest that samples are held against."""
+
+    features: Tensor
+
+    def parts(self, n: int, deal: int = 0) -> tuple[Tensor, Tensor]:
+        """n of them and the others, by a deal with a number.
+
+        Raises:
+            ValueError: if a part has fewer than two.
+        """
+        if not 2 <= n <= len(self.features) - 2:
+            raise ValueError(
+                f"{len(self.features)} real digits cannot be dealt into {n} and the rest; give a smaller n."
+            )
+        order = torch.randperm(len(self.features), generator=seeded(deal))
+        return self.features[order[:n]], self.features[order[n:]]
+
+    def floor(self, n: int) -> tuple[float, float]:
+        """The distance of n real digits to the others: mean and standard deviation over the deals."""
+        found = [frechet_distance(*self.parts(n, deal)) for deal in range(DEALS)]
+        return statistics.mean(found), statistics.stdev(found)
+
+
+def measured(denoiser: Denoiser, contender: Contender, rung: float, seed: int, n: int, real: Real) -> Result:
+    """Draw n samples and measure them."""
+    counting, generator = Counting(denoiser), seeded(seed)
+    asked = torch.arange(n) % 10
+    starts = prior(denoiser.schedule, (n, 1, 28, 28), generator)  # before anything else: the same for all samplers
+    began, parts, calls = time.perf_counter(), [], []
+    for x, labels in zip(starts.split(BATCH), asked.split(BATCH), strict=True):
+        counting.calls = 0
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            parts.append(contender.walk(counting, x, rung, labels, generator).contiguous())
+        calls.append(counting.calls)
+    seconds = time.perf_counter() - began
+    features, said = predict(digit_classifier(), torch.cat(parts).clamp(-1, 1))
+    distance = frechet_distance(features, real.parts(n)[1])
+    return Result(
+        contender.name,
+        rung,
+        seed,
+        n,
+        float(statistics.mean(calls)),
+        distance,
+        agreement(said, asked),
+        round(seconds, 1),
+    )
+
+
+# the file
+
+
+class Results:
+    """The rows so far, kept in a file that is whole at every moment."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, {row.key: row for row in _read(path)}
+
+    def add(self, row: Result) -> None:
+        """Keep a row, on disk first."""
+        rows = [*self.rows.values(), row]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [field.name for field in fields(Result)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+        write_atomically(self.path, text.getvalue().encode())
+        self.rows[row.key] = row
+
+    def of(self, name: str, rung: float, seeds: int, n: int) -> list[Result]:
+        """The rows of a sampler at a rung, as many of the seeds as are there."""
+        keys = [(name, float(rung), seed, n) for seed in range(seeds)]
+        return [self.rows[key] for key in keys if key in self.rows]
+
+
+def _read(path: Path) -> list[Result]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            Result(row["sampler"], float(row["rung"]), int(row["seed"]), int(row["n"]),
+                   *(float(row[name]) for name in ("evaluations", "frechet", "agreement", "seconds")))
+            for row in csv.DictReader(file)
+        ]  # fmt: skip
+
+
+# all results
+
+
+def fill(
+    results: Results,
+    contenders: Sequence[Contender],
+    standard: Contender,
+    seeds: int,
+    n: int,
+    measure: Callable[[Contender, float, int], Result],
+    deadline: float = math.inf,
+) -> bool:
+    """Measure what is missing: the reference, then each ladder up to its first rung that is good enough.
+
+    Args:
+        results: what is there already, and where the rest goes.
+        contenders: in the order of the work.
+        standard: the reference.
+        seeds: how many, from 0 up.
+        n: samples a seed.
+        measure: (contender, rung, seed) -> the result.
+        deadline: by ``time.monotonic``; no result is begun after it.
+
+    Returns:
+        whether everything is there.
+    """
+    for contender in (standard, *contenders):
+        for rung in contender.rungs:
+            for seed in range(seeds):
+                if (contender.name, float(rung), seed, n) in results.rows:
+                    continue
+                if time.monotonic() > deadline:
+                    return False
+                row = measure(contender, float(rung), seed)
+                results.add(row)
+                print(
+                    f"{row.sampler}, {row.evaluations:g}, seed {seed}: {row.frechet:.3f} ({row.seconds:g} s)",
+                    flush=True,
+                )
+            if contender is not standard and good_enough(results, contender, rung, standard, seeds, n):
+                break
+    return True
+
+
+def good_enough(results: Results, contender: Contender, rung: float, standard: Contender, seeds: int, n: int) -> bool:
+    """Whether the mean distance at a rung is within 1.05 times the reference's."""
+    of_rung, of_standard = (
+        [row.frechet for row in results.of(who.name, at, seeds, n)]
+        for who, at in ((contender, rung), (standard, standard.rungs[0]))
+    )
+    return bool(of_rung) and statistics.mean(of_rung) <= WITHIN * statistics.mean(of_standard)
+
+
+# the report
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a contender's ladder came to."""
+
+    contender: Contender
+    tried: tuple[tuple[float, float, float], ...]  # (evaluations, distance, agreement), means over the seeds
+    reached: bool
+
+    @property
+    def needed(self) -> float:
+        """Evaluations at the first rung that is good enough; infinity if none is."""
+        return self.tried[-1][0] if self.reached else math.inf
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """A line of the table."""
+        if not self.tried:
+            return self.contender.name, "not run", "", "", ""
+        evaluations, distance, agrees = self.tried[-1]
+        need = f"{evaluations:g}" if self.reached else f"more than {evaluations:g}"
+        ladder = ", ".join(f"{calls:g}: {value:.2f}" for calls, value, _ in self.tried)
+        return self.contender.name, need, f"{distance:.2f}", f"{agrees:.3f}", ladder
+
+
+def row_of(results: Results, contender: Contender, standard: Contender, seeds: int, n: int) -> Row:
+    """The means over the seeds up to the first rung that is good enough, or to the last that was run."""
+    tried: list[tuple[float, float, float]] = []
+    for rung in contender.rungs:
+        rows = results.of(contender.name, rung, seeds, n)
+        if len(rows) < seeds:
+            break
+        tried.append(
+            tuple(statistics.mean(getattr(row, key) for row in rows) for key in ("evaluations", "frechet", "agreement"))
+        )
+        if good_enough(results, contender, rung, standard, seeds, n):
+            return Row(contender, tuple(tried), True)
+    return Row(contender, tuple(tried), False)
+
+
+def text_of(
+    results: Results,
+    contenders: Sequence[Contender],
+    standard: Contender,
+    seeds: int,
+    n: int,
+    floor: tuple[float, float],
+) -> str:
+    """The report, in Markdown.
+
+    Raises:
+        ValueError: if the reference is not there yet.
+    """
+    of_standard = results.of(standard.name, standard.rungs[0], seeds, n)
+    if len(of_standard) < seeds:
+        raise ValueError(f"{results.path} has no reference for {seeds} seeds of {n} samples yet; let the run go on.")
+    rows = [row_of(results, contender, standard, seeds, n) for contender in contenders]
+    distance = statistics.mean(row.frechet for row in of_standard)
+    each = f" (of each seed: {', '.join(f'{row.frechet:.2f}' for row in of_standard)})" if seeds > 1 else ""
+    seconds = sum(row.seconds for row in results.rows.values() if row.n == n)
+    agrees = statistics.mean(row.agreement for row in of_standard)
+    lines = [
+        f"{report.machine(torch.device('cpu'))}. {n} samples for each of {seeds} seed{'s' * (seeds > 1)}, "
+        f"{seconds / 60:.0f} minutes of sampling in all.",
+        f"The reference, ancestral sampling in {standard.rungs[0]:g} steps: a distance of {distance:.2f}{each}; the "
+        f"classifier agrees with the label in {agrees:.3f}. Good enough is a distance of at most "
+        f"{WITHIN * distance:.2f}. Real digits to real digits at this n: {floor[0]:.2f}, with a standard deviation of "
+        f"{floor[1]:.2f} over {DEALS} deals.",
+        report.table(
+            ("sampler", "evaluations needed", "distance there", "classifier agrees", "evaluations: distance"),
+            [row.cells for row in rows],
+        ),
+        advice(rows),
+    ]
+    return "\n\n".join(lines)
+
+
+def advice(rows: Sequence[Row]) -> str:
+    """Which of our samplers to take: fewest evaluations, and the smallest distance among those."""
+    ours = [row for row in rows if row.contender.ours and row.reached]
+    if not ours:
+        return "None of our samplers is good enough within its ladder."
+    best = min(ours, key=lambda row: (row.needed, row.tried[-1][1]))
+    return f"Take **{best.contender.name}**: {best.needed:g} evaluations."
+
+
+def present(contenders: Sequence[Contender]) -> list[Contender]:
+    """Those that can be run here; what is left out is named on stderr."""
+    try:
+        import diffusers  # noqa: F401
+    except ImportError:
+        print("diffusers is left out: pip install -c constraints.txt -e '.[bench]' brings it.", file=sys.stderr)
+        return [contender for contender in contenders if contender.ours]
+    return list(contenders)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description="Evaluations of the network for a given quality.")
+    parser.add_argument("--folder", type=Path, default=Path("runs/evaluations"), help="where results.csv lies")
+    parser.add_argument("--n", type=int, default=2000, help="samples a seed (default: 2000)")
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds (default: 3)")
+    parser.add_argument("--reference", type=int, default=1000, help="steps of the reference (default: 1000)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no result after so many minutes")
+    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
+    given = parser.parse_args(arguments)
+    if given.seeds < 1 or given.reference < 1:
+        parser.error("give at least one seed, and a reference of at least one step")
+
+    model, _ = load_run("mnist")
+    model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    denoiser = Treated(model, clip_x_0)
+    real = Real(predict(digit_classifier(), mnist_5k("train").x_0)[0])
+    results, contenders, standard = (
+        Results(given.folder / "results.csv"),
+        present(CONTENDERS),
+        reference(given.reference),
+    )
+
+    def measure(contender: Contender, rung: float, seed: int) -> Result:
+        return measured(denoiser, contender, rung, seed, given.n, real)
+
+    deadline = time.monotonic() + 60 * given.minutes
+    if not fill(results, contenders, standard, given.seeds, given.n, measure, deadline):
+        print("the time is up; the same command goes on from here", file=sys.stderr)
+    try:
+        text = text_of(results, contenders, standard, given.seeds, given.n, real.floor(given.n))
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    print(text)
+    if given.write:
+        report.write("evaluations", text)
+
+
+if __name__ == "__main__":
+    main()
