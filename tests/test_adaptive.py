@@ -26,6 +26,7 @@ from diffusion_edu import (
     ring,
     velocity,
 )
+from diffusion_edu import adaptive as adaptive_module
 from diffusion_edu.adaptive import _Brownian
 from tests.cases import SCHEDULES, every_schedule
 
@@ -232,6 +233,28 @@ def test_noise_drawn_anew_after_a_rejection_would_favour_small_noise(generator):
         variances.append(torch.tensor(ends).var().item())
     assert abs(variances[0] - 1) < 5 * math.sqrt(2 / n)
     assert variances[1] < 1 - 5 * math.sqrt(2 / n)
+
+
+def test_each_rejected_step_gives_its_noise_back(generator, monkeypatch):
+    asked, back = [], []
+
+    class Watched(_Brownian):
+        def increment(self, h):
+            asked.append((h, super().increment(h)))
+            return asked[-1][1]
+
+        def give_back(self, h, dW):
+            back.append(len(asked) - 1)
+            assert h == asked[-1][0] and dW is asked[-1][1]
+            super().give_back(h, dW)
+
+    monkeypatch.setattr(adaptive_module, "_Brownian", Watched)
+    mixture = GaussianMixture(*ring(5, 0.15)).to(ONE)
+    x = prior(VPSchedule(), (16, 2), generator, dtype=torch.float64)
+    *_, at_end, last = adaptive_sde(mixture.denoiser(VPSchedule()), x, generator=generator)
+    assert last.rejected == len(back) > 0
+    kept = sum(h for i, (h, _) in enumerate(asked) if i not in back)
+    assert kept == pytest.approx(1 - float(at_end.t))
 
 
 def test_a_learnt_model_is_taken(generator):

@@ -57,6 +57,16 @@ def test_the_weights_of_the_table(schedule):
     assert_close(VELOCITY.weight(schedule, T), (alpha_rate - sigma_rate * alpha / sigma) ** 2)
 
 
+@every_schedule
+def test_the_scores_row_is_minus_eps_over_sigma(schedule):
+    # it is the slope of log q(x_t | x_0), by PyTorch's own density
+    x_0, eps = torch.randn(2, 5, 3, dtype=torch.float64)
+    alpha, sigma = schedule.scales(T, like=x_0)
+    x_t = (alpha * x_0 + sigma * eps).requires_grad_()
+    torch.distributions.Normal(alpha * x_0, sigma).log_prob(x_t).sum().backward()
+    assert_close(SCORE.target(schedule, x_0, eps, T), x_t.grad, rtol=1e-6, atol=1e-8)
+
+
 def test_edms_row_is_karras_table_1():
     from diffusion_edu import EDMSchedule
 

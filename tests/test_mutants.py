@@ -1,0 +1,69 @@
+"""The list of mutants fits the code that it would spoil; running it is a command of its own (scripts/mutants.py)."""
+
+import ast
+import re
+
+import pytest
+
+from scripts import mutants as script
+from scripts.mutants import ROOT, Mutant, main, mutants
+
+MUTANTS = mutants()
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.module}-{mutant.why}")
+def test_a_mutant_changes_one_place_of_code_that_still_parses(mutant):
+    source = (ROOT / mutant.path).read_text(encoding="utf-8")
+    assert source.count(mutant.old) == 1
+    spoilt = source.replace(mutant.old, mutant.new)
+    assert ast.dump(ast.parse(spoilt)) != ast.dump(ast.parse(source))
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.module}-{mutant.why}")
+def test_the_tests_of_a_mutant_exist(mutant):
+    assert mutant.nodes
+    for node in mutant.nodes:
+        file, name = node.split("::")
+        assert re.search(rf"(?m)^def {name}\(", (ROOT / file).read_text(encoding="utf-8")), node
+
+
+def test_there_are_enough_in_every_module_of_the_mathematics():
+    counted = {mutant.module: sum(m.module == mutant.module for m in MUTANTS) for mutant in MUTANTS}
+    assert len(MUTANTS) >= 60 and len(counted) == 13 and min(counted.values()) >= 3
+    assert len({(m.module, m.new, m.old) for m in MUTANTS}) == len(MUTANTS)
+
+
+def test_list_prints_the_reasons_and_runs_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(script, "run", lambda *arguments: pytest.fail("it ran"))
+    assert main(["--list", "Langevin"]) == 0
+    assert capsys.readouterr().out == "sampler          Langevin's noise without sqrt(2)\n"
+    assert main(["--list", "no such word"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("codes", "killed", "expected"),
+    [((0, 1), "killed", 0), ((0, 0), "survived", 1), ((0, 2), "broken", 2), ((0, -14), "endless", 0), ((1,), "red", 2)],
+)
+def test_the_exit_code_says_whether_enough_were_killed(codes, killed, expected, capsys, monkeypatch):
+    """What pytest answers for the code as it is, and then for a mutant, which is taken back afterwards."""
+    answers, seen = iter(codes), []
+
+    def run(nodes, folder, seconds):
+        seen.append((folder / "diffusion_edu" / "gaussian.py").read_text(encoding="utf-8"))
+        (folder / "output").write_text("what pytest printed", encoding="utf-8")
+        return next(answers)
+
+    monkeypatch.setattr(script, "run", run)
+    assert main(["nats called bits"]) == expected
+    assert killed in capsys.readouterr().out
+    right = (ROOT / "diffusion_edu" / "gaussian.py").read_text(encoding="utf-8")
+    assert seen[0] == right and all(spoilt != right for spoilt in seen[1:])
+
+
+def test_a_mutant_that_no_longer_fits_is_broken(tmp_path):
+    folder = tmp_path / "diffusion_edu"
+    folder.mkdir()
+    (folder / "ode.py").write_text("x = 1\n", encoding="utf-8")
+    assert script.verdict(Mutant("ode", "x = 2", "x = 3", "the_tableau_is_scipys", "gone"), tmp_path).startswith(
+        "broken"
+    )
