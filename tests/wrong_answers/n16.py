@@ -131,8 +131,11 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (ONES, "takes E for honest"),
         (with_(TEST, "schedule.time(j + 1)", "schedule.time(j)"), "accuses adapter C"),
         (
-            "def my_test(adapter):\n    return adapter(GaussianMixture(*moons()).denoiser(BetaSchedule.linear()), "
-            "torch.ones(2, 2), torch.tensor(5)) < 9",
+            with_(
+                with_(TEST, "if not torch.allclose(", "return torch.isclose("),
+                ":\n            return False\n    return True",
+                "",
+            ),
             "answers True for honest or False",
         ),
     ],
