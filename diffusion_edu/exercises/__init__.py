@@ -3,7 +3,7 @@
 Read them after you have tried. A notebook calls them in one line, and each answers with a sentence.
 """
 
-from . import n00, n01, n02, n03, n04, n05, n06, n07, n08, n09, n10, n11, n12, n13, n15, na
+from . import n00, n01, n02, n03, n04, n05, n06, n07, n08, n09, n10, n11, n12, n13, n15, n16, na
 
 __all__ = [
     "n00",
@@ -21,5 +21,6 @@ __all__ = [
     "n12",
     "n13",
     "n15",
+    "n16",
     "na",
 ]

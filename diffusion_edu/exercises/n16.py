@@ -1,0 +1,205 @@
+"""The exercises of ``16_from_here_to_diffusers``. They need nothing of that library: only its conventions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..checks import Exercise, diagnose, hunt
+from ..data import seeded
+from ..denoiser import Denoiser
+from ..schedule import BetaSchedule, VPSchedule
+
+__all__ = ["PROGRAMS", "betas_of", "bug_hunt", "run_adapter", "times_of_timesteps", "x_0_of_output"]
+
+PROGRAMS = "ABCDE"
+HONEST = "C"
+
+
+# ----------------------------------------------------------------------------------------------- 16.1
+
+
+def _times_of_timesteps(attempt: Callable[..., object]) -> str | None:
+    for T, listed in ((1000, [957, 640, 333, 66, 2]), (500, [449, 300, 150, 0])):
+        timesteps = torch.tensor(listed)
+        zero = torch.zeros(1, dtype=torch.float64)
+        k = timesteps.double() + 1
+        right = torch.cat([k / T, zero])
+        wrong = {
+            "this is timestep / T, and the index there is one less than our k: its entry 0 has a little noise": (
+                torch.cat([(k - 1) / T, zero])
+            ),
+            "this is timestep / (T - 1): it stretches the grid, and is right at the first entry of the table only if "
+            "that were clean": torch.cat([(k - 1) / (T - 1), zero]),
+            "the times are right and the end is missing: there the last step goes to clean data without saying so, and "
+            "our grids name it, t = 0": k / T,
+            "the index is one less than our k, and the end is missing as well": (k - 1) / T,
+            "the grid ends at 1 / T, where the table's first noise is still in the picture: clean data are t = 0": (
+                torch.cat([k / T, zero + 1 / T])
+            ),
+            "this is k, a number of steps; t is k / T": torch.cat([k, zero]),
+            "the grid rises, and a sampler of ours walks down: from noise to data": right.flip(0),
+            "this is 1 - t: the noise is at t = 1 in this course, and at the large timesteps there": 1 - right,
+            "the sign of the offset is turned: k = timestep + 1": torch.cat([(k - 2) / T, zero]),
+        }
+        # where a mistake happens to do no harm with this list, another list shows it
+        wrong = {
+            words: answer
+            for words, answer in wrong.items()
+            if answer.shape != right.shape or not torch.allclose(answer, right, atol=1e-5)
+        }
+        verdict = diagnose(attempt(timesteps, T), right, wrong, atol=1e-7, rtol=1e-6)
+        if verdict is not None:
+            return verdict
+    return None
+
+
+# ----------------------------------------------------------------------------------------------- 16.2
+
+
+def _x_0_of_output(attempt: Callable[..., object]) -> str | None:
+    x_t, o = torch.randn(2, 3, 4, generator=seeded(16, 2), dtype=torch.float64)
+    alpha_bar = torch.tensor(0.3, dtype=torch.float64)
+    a, s = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    by_eps, by_v = (x_t - s * o) / a, a * x_t - s * o
+    right = {"epsilon": by_eps, "sample": o, "v_prediction": by_v}
+    wrong: dict[str, dict[str, Tensor]] = {
+        "epsilon": {
+            "alpha_bar is a variance, and amplitudes are its roots": (x_t - (1 - alpha_bar) * o) / alpha_bar,
+            "the noise is to be taken off x_t, and this adds it": (x_t + s * o) / a,
+            "the noise is off, and what is left still has to be divided by alpha": x_t - s * o,
+            "alpha and sigma have changed places": (x_t - a * o) / s,
+            "this is what is done with v": by_v,
+            "the output is given back as it came": o,
+        },
+        "sample": {
+            "the output is x_0_hat already, and this is x_t": x_t,
+            "the output is x_0_hat already, and this converts it as if it were the noise": by_eps,
+            "the output is x_0_hat already, and this converts it as if it were v": by_v,
+        },
+        "v_prediction": {
+            "the sign in front of v is turned: with v = alpha eps - sigma x_0 it is alpha x_t - sigma v": a * x_t
+            + s * o,
+            "this is eps_hat = sigma x_t + alpha v, and x_0_hat was asked for": s * x_t + a * o,
+            "alpha_bar is a variance, and v takes amplitudes, its roots": alpha_bar * x_t - (1 - alpha_bar) * o,
+            "alpha and sigma have changed places in alpha x_t - sigma v": s * x_t - a * o,
+            "this treats v as if it were the noise: that is right only where sigma is near 0": by_eps,
+            "this is minus x_0_hat: v's sign is turned, and x_t's with it": -by_v,
+        },
+    }
+    for name, answer in right.items():
+        verdict = diagnose(attempt(o, x_t, alpha_bar, name), answer, wrong[name])
+        if verdict is not None:
+            return f'with prediction_type="{name}": {verdict}'
+    return None
+
+
+# ----------------------------------------------------------------------------------------------- 16.3
+
+
+def _betas_of(attempt: Callable[..., object]) -> str | None:
+    schedule, T = VPSchedule(), 8
+    alpha_bar = schedule.alpha(torch.arange(T + 1, dtype=torch.float64) / T) ** 2
+    shorter = schedule.alpha(torch.linspace(0, 1, T, dtype=torch.float64)) ** 2
+    right = 1 - alpha_bar[1:] / alpha_bar[:-1]
+    wrong = {
+        "alpha is an amplitude, and a beta is a share of variance: square it first": (
+            1 - (alpha_bar[1:] / alpha_bar[:-1]).sqrt()
+        ),
+        "this begins with a beta of 0, as if the table's entry 0 were clean data: there, as here, beta_1 comes first": (
+            torch.cat([alpha_bar.new_zeros(1), right[:-1]])
+        ),
+        "the ratio stands upside down: alpha_bar falls, so a beta is 1 - later / earlier": (
+            1 - alpha_bar[:-1] / alpha_bar[1:]
+        ),
+        "this is 1 - alpha_bar, the noise of all steps so far; a beta is the share of one step": 1 - alpha_bar[1:],
+        "this is alpha_bar itself; their scheduler would take it for betas": alpha_bar[1:],
+        "this is what a step takes off alpha_bar; as a share it is divided by what was there": (
+            alpha_bar[:-1] - alpha_bar[1:]
+        ),
+        "this is the standard deviation of a step's noise, and a beta is its variance": right.sqrt(),
+        "this is 1 - beta, which they call alphas": alpha_bar[1:] / alpha_bar[:-1],
+        "T points have T - 1 gaps: the grid needs T + 1 nodes, from t = 0 to 1": 1 - shorter[1:] / shorter[:-1],
+    }
+    return diagnose(attempt(schedule.alpha, T), right, wrong, atol=1e-9)
+
+
+# ----------------------------------------------------------------------------------------------- 16.4
+
+
+def run_adapter(name: str, denoiser: Denoiser, sample: Tensor, timestep: Tensor) -> Tensor:
+    """One of five adapters that claim to answer as a network with ``prediction_type="v_prediction"`` does.
+
+    Args:
+        name: "A", "B", "C", "D" or "E".
+        denoiser: what is asked; its schedule is a ``BetaSchedule`` with T steps.
+        sample: x_t, (B, ...).
+        timestep: () integer, 0 ... T - 1, as their scheduler counts.
+
+    Returns:
+        what the adapter says is v, shape of ``sample``.
+
+    Raises:
+        ValueError: for another name.
+        TypeError: for a denoiser whose schedule is no table.
+    """
+    if name not in PROGRAMS or len(name) != 1:
+        raise ValueError(f"the adapters are A, B, C, D and E, and {name!r} was asked for.")
+    schedule = denoiser.schedule
+    if not isinstance(schedule, BetaSchedule):
+        raise TypeError(f"the adapters count steps of a BetaSchedule, and got {type(schedule).__name__}.")
+    k = torch.as_tensor(timestep) + 1
+    t = schedule.time(k - 1 if name == "A" else k)  # A: the index taken for our k
+    x_0_hat = denoiser(sample, t)
+    if name == "E":  # E: pictures in [0, 1], where the scheduler's are in [-1, 1]
+        x_0_hat = (x_0_hat + 1) / 2
+    # D: one level too low
+    alpha, sigma = schedule.scales(schedule.time((k - 1).clamp(min=1)) if name == "D" else t, like=sample)
+    if name == "B":  # B: the noise, under v's name
+        return (sample - alpha * x_0_hat) / sigma
+    return (alpha * sample - x_0_hat) / sigma  # v, where alpha^2 + sigma^2 = 1: put eps_hat in
+
+
+_MISSED = {
+    "A": "A asks one step too early, which is least to see where there is much noise: test a small timestep, closely",
+    "B": "B says eps_hat, which is nearly v where there is little noise: test a large timestep as well",
+    "D": "D takes alpha and sigma of the level before, and is honest at timestep 0: test larger ones, closely",
+    "E": "E makes x_0_hat a picture in [0, 1]: test with a denoiser whose answer is not 1 everywhere",
+}
+
+
+def _bug_hunt(attempt: Callable[..., object]) -> str | None:
+    return hunt(
+        lambda name: attempt(partial(run_adapter, name)),
+        PROGRAMS,
+        HONEST,
+        _MISSED,
+        what="adapter",
+        advice="Compare with v = alpha eps_hat - sigma x_0_hat at t = (timestep + 1) / T, and allow for rounding",
+    )
+
+
+times_of_timesteps = Exercise(
+    "16.1",
+    _times_of_timesteps,
+    hint="k = timestep + 1, t = k / T, and the last step goes to clean data.",
+    praise="any grid of theirs is now one of ours",
+)
+x_0_of_output = Exercise(
+    "16.2", _x_0_of_output, hint="amplitudes are alpha = sqrt(alpha_bar), sigma = sqrt(1 - alpha_bar)."
+)
+betas_of = Exercise(
+    "16.3",
+    _betas_of,
+    hint="the product of (1 - beta) up to k has to be alpha(k / T)^2.",
+    praise="their schedulers take it as trained_betas",
+)
+bug_hunt = Exercise(
+    "16.4",
+    _bug_hunt,
+    hint="you choose the denoiser and the timesteps: take one with exact answers, and timesteps at both ends.",
+    praise="it accuses A, B, D and E, and lets the honest C go",
+)
