@@ -210,3 +210,96 @@ def test_inversion_is_exact_where_the_denoiser_does_not_listen(schedule, steps, 
 def test_slerp_is_symmetric_and_between(shape, seed, weight):
     a, b = noise(shape, seed)
     assert_close(slerp(a, b, weight), slerp(b, a, 1 - weight), rtol=1e-9, atol=1e-9)
+
+
+# within a millionth of either end, in both precisions, without a batch, and with an empty one
+
+edges = st.floats(-9, -6).map(lambda e: 10**e)
+edge_times = st.one_of(edges, edges.map(lambda t: 1 - t), st.just(1.0))
+any_times = st.one_of(inner_times, edge_times)
+
+
+@given(schedules, any_times)
+def test_drift_and_diffusion_are_those_of_alpha_and_sigma(schedule, t):
+    # g^2 = 2 sigma sigma' - 2 f sigma^2 and f = alpha' / alpha; at t = 1 alpha may be 0 and both infinite
+    t = time(t)
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    assume(alpha > 0)
+    alpha_rate, sigma_rate = schedule.rates(t)
+    assert_close(schedule.drift(t), alpha_rate / alpha, rtol=1e-9, atol=1e-12)
+    g_squared = 2 * sigma * sigma_rate - 2 * schedule.drift(t) * sigma**2
+    assert_close(schedule.diffusion(t) ** 2, g_squared, rtol=1e-6, atol=0)
+
+
+@given(schedules, edge_times, edge_times)
+def test_at_the_ends_too_the_ratio_falls_and_two_jumps_are_one(schedule, s, t):
+    s, t = map(time, sorted((s, t)))
+    assume(t - s > 1e-3 * min(t, 1 - s))
+    assert schedule.log_snr(s) > schedule.log_snr(t)
+    for u in (s, t):  # sigma keeps its digits where alpha_bar rounds to 1
+        by_amplitudes = 2 * (torch.log(schedule.alpha(u)) - torch.log(schedule.sigma(u)))
+        assert torch.equal(schedule.log_snr(u), by_amplitudes) or abs(schedule.log_snr(u) - by_amplitudes) < 1e-9
+    ratio = schedule.alpha(t) / schedule.alpha(s)
+    composed = (ratio * schedule.sigma(s)) ** 2 + transition_std(schedule, s, t) ** 2
+    assert_close(composed, schedule.sigma(t) ** 2, rtol=1e-9, atol=0)
+    assert 0 <= posterior_std(schedule, s, t) <= schedule.sigma(s)
+
+
+@given(schedules, any_times, seeds)
+def test_the_posterior_at_0_is_the_point_and_at_t_itself_keeps_x_t(schedule, t, seed):
+    x_0, x_t = noise((2,), seed)
+    t = time(t)
+    at_0 = q_posterior(schedule, x_t, x_0, time(0.0), t)
+    assert_close(at_0.mean, x_0, rtol=1e-12, atol=1e-12)
+    assert at_0.std == 0
+    at_t = q_posterior(schedule, x_t, x_0, t, t)
+    assume(schedule.alpha(t) > 0)
+    assert_close(at_t.mean, x_t, rtol=1e-12, atol=1e-12)
+    assert at_t.std == 0
+
+
+@given(schedules, rows, any_times, shapes, seeds)
+def test_any_output_of_a_network_is_a_pair_that_makes_x_t(schedule, row, t, shape, seed):
+    # not only outputs that are right: what is read from any o solves both lines of the system
+    t = time(t)
+    o, x_t = noise(shape, seed)
+    D = row.determinant(schedule, t)
+    assume(D.abs() > 1e-12)
+    x_0, eps = row.x_0(schedule, o, x_t, t), row.eps(schedule, o, x_t, t)
+    a, b = row.row(schedule, t)
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    rounding = 1e-14 * (1 + float(x_0.abs().max()) + float(eps.abs().max()))
+    assert_close(alpha * x_0 + sigma * eps, x_t, rtol=0, atol=rounding * float(alpha + sigma))
+    assert_close(a * x_0 + b * eps, o, rtol=0, atol=10 * rounding * float(a.abs() + b.abs()))
+
+
+@given(schedules, pairs, shapes, seeds)
+def test_in_float32_every_process_is_the_one_in_float64_rounded(schedule, pair, shape, seed):
+    s, t = map(time, pair)
+    x_0, x = noise(shape, seed)
+    for q, first, *rest in (
+        (q_marginal, x_0, t),
+        (q_transition, x, s, t),
+        (lambda schedule, x, s, t: q_posterior(schedule, x, x_0.to(x), s, t), x, s, t),
+    ):
+        in_64, in_32 = q(schedule, first, *rest), q(schedule, first.float(), *rest)
+        assert in_32.mean.dtype == in_32.std.dtype == torch.float32
+        size = float(in_64.mean.abs().max() + x_0.abs().max() + x.abs().max())
+        assert_close(in_32.mean.double(), in_64.mean, rtol=0, atol=1e-6 * size)
+        assert_close(in_32.std.double(), in_64.std, rtol=1e-6, atol=1e-38)
+
+
+@given(schedules, rows, pairs, seeds)
+def test_a_number_alone_and_an_empty_batch_are_batches_too(schedule, row, pair, seed):
+    s, t = map(time, pair)
+    x_0, eps = noise((1,), seed)[:, 0, 0]  # two numbers without a batch
+    x_t = q_sample(schedule, x_0, t, eps)
+    assert x_t.shape == () == q_posterior(schedule, x_t, x_0, s, t).mean.shape
+    assert_close(x_t, q_sample(schedule, x_0[None], t[None], eps[None])[0])
+    o = row.target(schedule, x_0, eps, t)
+    assert o.shape == () == row.x_0(schedule, o, x_t, t).shape
+    empty = torch.empty(0, 3, dtype=torch.float64)
+    for times in (t, t.expand(0), t[None]):
+        assert q_sample(schedule, empty, times, empty).shape == (0, 3)
+        assert row.target(schedule, empty, empty, times).shape == (0, 3)
+        assert q_transition(schedule, empty, s.expand_as(times), times).mean.shape == (0, 3)

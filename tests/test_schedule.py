@@ -102,8 +102,10 @@ def test_diffusion_of_the_table_approaches_the_vp_sdes():
 
 def test_between_nodes_log_alpha_bar_is_a_straight_line():
     schedule = BetaSchedule.linear(100)
-    left, middle, right = (schedule.log_alpha_bar(torch.tensor(k / 200, dtype=torch.float64)) for k in (20, 21, 22))
-    assert_close(middle, (left + right) / 2)
+    for k in (0, 10, 99):  # three points inside the piece, on either side of its middle
+        left, right = schedule.log_alpha_bars[k : k + 2]
+        share = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+        assert_close(schedule.log_alpha_bar((k + share) / 100), left + share * (right - left))
 
 
 def test_a_float32_time_never_lands_on_the_wrong_step():
