@@ -193,11 +193,6 @@ def readers(work: Path) -> dict[str, Reader]:
 
     recipes = [to_toml(Recipe()), to_toml(recipe_from({"data": {"set": "moons"}}, ""))]
 
-    def build(path: Path) -> object:
-        recipe = read_recipe(path)
-        with torch.device("meta"):
-            return recipe.of_pictures or recipe.build_model()
-
     def picture(mode: str, kind: str) -> bytes:
         from PIL import Image
 
@@ -245,7 +240,7 @@ def readers(work: Path) -> dict[str, Reader]:
             ((work / "weights").read_bytes(),), lambda path: load_weights(model, path), in_the_header, ("",)
         ),
         "checkpoint": Reader(((work / "checkpoint.safetensors").read_bytes(),), resume, in_the_header, ("",)),
-        "recipe": Reader(tuple(recipe.encode() for recipe in recipes), build, other_words, (".toml", ".toml")),
+        "recipe": Reader(tuple(recipe.encode() for recipe in recipes), read_recipe, other_words, (".toml", ".toml")),
     }
 
 

@@ -113,6 +113,11 @@ class UNetConfig:
             most = {"blocks": 16, "patch": 64}.get(name, LARGEST)
             if not 1 <= len(values) <= 16 or not all(1 <= value <= most for value in values):
                 raise ValueError(f"unet got {name}={getattr(self, name)}; give 1 to 16 numbers, each from 1 to {most}.")
+        # a stage has two 3x3 convolutions, the first of which may see the skip too, a 1x1 one, and attention
+        c, stages = max(self.channels), 2 * sum(self.blocks) + 2
+        _not_too_large(
+            "unet", stages * (33 * c**2 + 2 * c * self.embedding) + self.embedding**2 + 54 * c * self.patch**2
+        )
 
 
 @dataclass(frozen=True)
@@ -127,8 +132,18 @@ class MLPConfig:
             raise ValueError(
                 f"mlp got width={self.width} and depth={self.depth}; give a width from 1 to {LARGEST}, and a depth "
                 "from 0 "
-                "to 1024."
+                "to 256."
             )
+        _not_too_large("mlp", self.depth * 6 * self.width**2)
+
+
+def _not_too_large(table: str, parameters: int) -> None:
+    if parameters > MOST_PARAMETERS:
+        raise ValueError(
+            f"the network in {table} may have {parameters:,} parameters, and {MOST_PARAMETERS:,} is the most: take "
+            "fewer "
+            "features, blocks or levels."
+        )
 
 
 @dataclass(frozen=True)
@@ -249,24 +264,17 @@ class Recipe:
         shape, classes = self.data_set.shape, len(self.data_set.classes)
         num_classes = classes if self.model.conditional else None
 
-        def network() -> nn.Module:
-            if not self.of_pictures:
-                return ResidualMLP(shape[0], self.mlp.width, self.mlp.depth, num_classes)
-            u = self.unet
-            return UNet(
-                shape[0], u.channels, u.blocks, num_classes, u.patch, u.attention, u.embedding, u.heads, u.dropout
-            )
-
-        with torch.device("meta"):  # shapes without memory
-            parameters = sum(p.numel() for p in network().parameters())
-        if parameters > MOST_PARAMETERS:
-            raise ValueError(
-                f"the recipe's network has {parameters:,} parameters, and {MOST_PARAMETERS:,} is the most: take fewer "
-                "features, blocks or levels."
-            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.train.seed)
-            return DiffusionModel(network(), SCHEDULES[self.model.schedule](), PARAMETERIZATIONS[self.model.predict]())
+            network: nn.Module
+            if self.of_pictures:
+                u = self.unet
+                network = UNet(
+                    shape[0], u.channels, u.blocks, num_classes, u.patch, u.attention, u.embedding, u.heads, u.dropout
+                )
+            else:
+                network = ResidualMLP(shape[0], self.mlp.width, self.mlp.depth, num_classes)
+            return DiffusionModel(network, SCHEDULES[self.model.schedule](), PARAMETERIZATIONS[self.model.predict]())
 
     def build_loss(self) -> Loss:
         """(model, x_0 (B, ...), t (B,), ...) -> (B,), with the weight of ``loss.weight``."""
