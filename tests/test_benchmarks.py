@@ -287,14 +287,13 @@ def on_a_ring(contender, rung):
 
 @pytest.mark.parametrize(
     "contender",
-    [c for c in evaluations.CONTENDERS if c.ours and c.rungs[0] >= 1],
+    [c for c in evaluations.CONTENDERS if c.ours and not c.name.startswith("adaptive")],
     ids=lambda contender: contender.name,
 )
 def test_a_sampler_asks_as_often_as_its_rung_says(contender):
-    for rung in contender.rungs[:2]:
+    for rung in contender.rungs[:3]:
         found, calls = on_a_ring(contender, rung)
-        heun = contender.name.startswith("heun")
-        assert calls == (2 * math.ceil(rung / 2) - 1 if heun else rung)
+        assert calls == rung
         assert found.isfinite().all()
 
 
