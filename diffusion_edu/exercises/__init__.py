@@ -3,7 +3,7 @@
 Read them after you have tried. A notebook calls them in one line, and each answers with a sentence.
 """
 
-from . import n00, n01, n02, n03, n04, n05, n06, n07, n08, n09, n10, n11, n12, n13, n15, n16, na
+from . import n00, n01, n02, n03, n04, n05, n06, n07, n08, n09, n10, n11, n12, n13, n14, n15, n16, na
 
 __all__ = [
     "n00",
@@ -20,6 +20,7 @@ __all__ = [
     "n11",
     "n12",
     "n13",
+    "n14",
     "n15",
     "n16",
     "na",
