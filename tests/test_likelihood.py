@@ -17,6 +17,7 @@ from diffusion_edu import (
     ResidualMLP,
     V,
     bits_per_dim,
+    denoising_loss,
     dequantize,
     elbo,
     gaussian_decoder,
@@ -215,6 +216,24 @@ def test_the_hybrid_loss_moves_the_variance_by_the_bound_and_the_mean_by_l_simpl
     expected = 2 * (math.log(best_variance) - math.log(low)) / (math.log(high) - math.log(low)) - 1
     assert_close(width[losses.index(min(losses))].item(), max(-1.0, min(1.0, expected)), atol=0.02, rtol=0)
     assert hybrid_loss(model, x_0, torch.full((64,), 5e-4, dtype=torch.float64)).isfinite().all()
+
+
+def test_the_bound_in_the_hybrid_loss_leaves_the_mean_alone():
+    class Says(torch.nn.Module):  # one number for the noise and one for the width
+        def __init__(self):
+            super().__init__()
+            self.o, self.u = (torch.nn.Parameter(torch.tensor(x, dtype=torch.float64)) for x in (0.2, 0.3))
+
+        def forward(self, x, level, condition=None):
+            return torch.cat([self.o.expand_as(x), self.u.expand_as(x)], 1)
+
+    model = LearntVarianceModel(Says(), SCHEDULE)
+    x_0, eps = torch.randn(2, 16, 2, dtype=torch.float64)
+    t = torch.full((16,), 0.4, dtype=torch.float64)
+    of_o, of_u = torch.autograd.grad(hybrid_loss(model, x_0, t, eps=eps, share=1.0).sum(), list(model.parameters()))
+    (alone,) = torch.autograd.grad(denoising_loss(model, x_0, t, eps=eps).sum(), [model.network.o])
+    assert_close(of_o, alone, rtol=1e-12, atol=0)
+    assert of_u.abs() > 1e-6 and alone.abs() > 1e-6
 
 
 @pytest.mark.parametrize("steps", [1000, 40])

@@ -42,7 +42,14 @@ def test_list_prints_the_reasons_and_runs_nothing(capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     ("codes", "killed", "expected"),
-    [((0, 1), "killed", 0), ((0, 0), "survived", 1), ((0, 2), "broken", 2), ((0, -14), "endless", 0), ((1,), "red", 2)],
+    [
+        ((0, 1), "killed", 0),
+        ((0, 0), "survived", 1),
+        ((0, 3), "broken", 2),
+        ((0, 4), "on import", 0),
+        ((0, -14), "endless", 0),
+        ((1,), "red", 2),
+    ],
 )
 def test_the_exit_code_says_whether_enough_were_killed(codes, killed, expected, capsys, monkeypatch):
     """What pytest answers for the code as it is, and then for a mutant, which is taken back afterwards."""

@@ -89,9 +89,9 @@ def assert_the_same_pictures(a, b, atol):
 def test_our_unet_in_ddpm_pipeline_draws_what_ancestral_draws(row, variance):
     model = DiffusionModel(our_unet(), SCHEDULE, ROWS[row]).eval()
     scheduler = diffusers.DDPMScheduler(prediction_type=row, variance_type=variance)
-    theirs = pictures(diffusers.DDPMPipeline(InTheirPipeline(model, 2, 8), scheduler), 20)
+    theirs = pictures(diffusers.DDPMPipeline(InTheirPipeline(model, 2, 8), scheduler), 10)
     step = ancestral() if variance == "fixed_small" else ancestral(transition_std)
-    assert_the_same_pictures(ours(step, Treated(model, clip_x_0), leading(T, 20)), theirs, atol=1e-10)
+    assert_the_same_pictures(ours(step, Treated(model, clip_x_0), leading(T, 10)), theirs, atol=1e-10)
 
 
 @pytest.mark.usefixtures("double")
@@ -101,17 +101,17 @@ def test_our_unet_in_ddim_pipeline_draws_what_ddim_draws_with_labels_too(eta):
     model = DiffusionModel(our_unet(num_classes=3), SCHEDULE, V).eval()
     scheduler = diffusers.DDIMScheduler(prediction_type="v_prediction", timestep_spacing="trailing", clip_sample=False)
     pipeline = diffusers.DDIMPipeline(InTheirPipeline(model, 2, 8, labels), scheduler)
-    mine = ours(ddim(eta), model, trailing(T, 20), condition=labels)
-    assert_the_same_pictures(mine, pictures(pipeline, 20, eta=eta), atol=1e-10)
+    mine = ours(ddim(eta), model, trailing(T, 10), condition=labels)
+    assert_the_same_pictures(mine, pictures(pipeline, 10, eta=eta), atol=1e-10)
 
 
 def test_as_it_comes_in_float32_the_pictures_are_the_same_to_a_grey_level():
     """Their table and their steps in float32, as anyone runs them; a grey level is 0.004."""
     model = DiffusionModel(our_unet().float(), SCHEDULE, V).eval()
     scheduler = diffusers.DDIMScheduler(prediction_type="v_prediction", timestep_spacing="trailing", clip_sample=False)
-    theirs = pictures(diffusers.DDIMPipeline(InTheirPipeline(model, 2, 8), scheduler), 20)
+    theirs = pictures(diffusers.DDIMPipeline(InTheirPipeline(model, 2, 8), scheduler), 10)
     assert theirs.dtype == torch.float32
-    assert_the_same_pictures(ours(ddim(), model, trailing(T, 20), torch.float32), theirs, atol=2e-4)
+    assert_the_same_pictures(ours(ddim(), model, trailing(T, 10), torch.float32), theirs, atol=2e-4)
 
 
 # our sampler, their network
@@ -125,11 +125,11 @@ def test_their_unet_in_our_samplers_draws_what_its_pipelines_draw(row):
     clipped = Treated(model, clip_x_0)
 
     ddpm = diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler(prediction_type=row))
-    assert_the_same_pictures(ours(ancestral(), clipped, leading(T, 15)), pictures(ddpm, 15), atol=1e-10)
+    assert_the_same_pictures(ours(ancestral(), clipped, leading(T, 10)), pictures(ddpm, 10), atol=1e-10)
 
     scheduler = diffusers.DDIMScheduler(prediction_type=row, timestep_spacing="trailing")
-    theirs = pictures(diffusers.DDIMPipeline(unet, scheduler), 20, eta=0.3, use_clipped_model_output=True)
-    assert_the_same_pictures(ours(ddim(0.3), clipped, trailing(T, 20)), theirs, atol=1e-10)
+    theirs = pictures(diffusers.DDIMPipeline(unet, scheduler), 10, eta=0.3, use_clipped_model_output=True)
+    assert_the_same_pictures(ours(ddim(0.3), clipped, trailing(T, 10)), theirs, atol=1e-10)
 
 
 @pytest.mark.usefixtures("double")
@@ -152,8 +152,8 @@ def test_a_label_reaches_their_unet():
 def test_samplers_that_go_between_the_nodes_take_their_unet_too(step):
     """A level between two indices is a time that their embedding of time knows as well."""
     model = DiffusionModel(FromDiffusers(their_unet()), SCHEDULE, V, level=index).eval()
-    fine, coarse = (ours(step, model, times(n)) for n in (20, 10))
-    exact = ours(step, model, times(40))
+    fine, coarse = (ours(step, model, times(n)) for n in (16, 8))
+    exact = ours(step, model, times(32))
     assert float((fine - exact).abs().mean()) < float((coarse - exact).abs().mean()) < 0.1
 
 
