@@ -47,9 +47,10 @@ test: $(VENV)/.dev ## all that CI runs: format, lint, types, tests, browser test
 
 # Beside the pinned releases: the oldest that pyproject.toml allows, and the newest that there are. PyTorch stays the pinned
 # one in both, because its CPU build is what the Makefile knows to find; .github/workflows/versions.yml moves it too.
+# An old library warns of what a newer one that it uses has deprecated: there, warnings are no errors.
 test-oldest: ## the unit tests with the oldest releases that pyproject.toml allows; PyTorch stays the pinned one
 	@$(MAKE) VENV=.venv-oldest RESOLUTION=lowest-direct .venv-oldest/.resolved
-	.venv-oldest/bin/python -m pytest $(UNIT_TESTS)
+	.venv-oldest/bin/python -m pytest -W default $(UNIT_TESTS)
 
 test-newest: ## the unit tests with the newest releases of everything; PyTorch stays the pinned one
 	@$(MAKE) VENV=.venv-newest RESOLUTION=highest .venv-newest/.resolved
