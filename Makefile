@@ -26,11 +26,11 @@ PY := $(VENV)/bin/python
 PIP := "$(PY)" -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart lab book test lint notebooks browser constraints clean FORCE
+.PHONY: help install quickstart lab book test test-oldest test-newest lint notebooks browser constraints clean FORCE
 
 help: ## list the commands
 	@echo "make VERB, where VERB is one of"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r verb text; do \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r verb text; do \
 		printf '%-14s %s\n' "$$verb" "$$text"; done
 	@echo "variables: PYTHON=$(PYTHON)  VENV=$(VENV)  TORCH_INDEX=$(TORCH_INDEX)"
 
@@ -44,6 +44,27 @@ lab: $(VENV)/.course ## open JupyterLab on your quickstart notebook, or on noteb
 
 test: $(VENV)/.dev ## all that CI runs: format, lint, types, tests, browser tests, notebooks
 	@"$(PY)" -m scripts.gate
+
+# Beside the pinned releases: the oldest that pyproject.toml allows, and the newest that there are. PyTorch stays the pinned
+# one in both, because its CPU build is what the Makefile knows to find; .github/workflows/versions.yml moves it too.
+# An old library warns of what a newer one that it uses has deprecated: there, warnings are no errors.
+test-oldest: ## the unit tests with the oldest releases that pyproject.toml allows; PyTorch stays the pinned one
+	@$(MAKE) VENV=.venv-oldest RESOLUTION=lowest-direct .venv-oldest/.resolved
+	.venv-oldest/bin/python -m pytest -W default $(UNIT_TESTS)
+
+test-newest: ## the unit tests with the newest releases of everything; PyTorch stays the pinned one
+	@$(MAKE) VENV=.venv-newest RESOLUTION=highest .venv-newest/.resolved
+	.venv-newest/bin/python -m pytest $(UNIT_TESTS)
+
+# Not the tests of the book, of the pins, or of a browser: they are about the pinned releases.
+UNIT_TESTS := --ignore tests/browser --ignore tests/agreement --ignore tests/test_environment.py --ignore tests/test_book.py
+
+$(VENV)/.resolved: $(VENV)/.torch pyproject.toml
+	$(PIP) install uv
+	@echo "$(TORCH_PIN)" > "$(VENV)/torch.txt"
+	"$(PY)" -m uv pip install --python "$(PY)" --resolution $(RESOLUTION) --override "$(VENV)/torch.txt" -e ".[course,dev]"
+	@"$(PY)" -m uv pip freeze --python "$(PY)"
+	@touch "$@"
 
 lint: $(VENV)/.dev ## format, lint and types only
 	@"$(PY)" -m scripts.gate format lint types
@@ -61,7 +82,7 @@ constraints: $(VENV)/.dev ## write constraints.txt again, after a change of pypr
 	@"$(PY)" -m scripts.make_constraints
 
 clean: ## remove .venv, caches and build outputs; runs/ stays
-	rm -rf .venv build dist .coverage htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache book/_build
+	rm -rf .venv .venv-oldest .venv-newest build dist .coverage htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache book/_build
 	find diffusion_edu scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment itself. Each stamp is written only when its step has succeeded.

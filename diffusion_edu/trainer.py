@@ -398,6 +398,10 @@ class Trainer(Generic[Model]):
         if halves or rng is None or rng.dtype != torch.uint8 or rng.shape != torch.get_rng_state().shape:
             lacks = f"the optimiser's numbers for parameter {halves[0]}" if halves else "the random generator's state"
             raise ValueError(f"{path} lacks {lacks}, or a part of it; take an older checkpoint, or start again.")
+        try:
+            torch.Generator().set_state(rng)
+        except RuntimeError as error:
+            raise ValueError(f"{path} holds no state of a random generator ({error}); it is damaged.") from error
         check_state(self._average, part("ema."), f"{path}, 'ema'")
         copy_state(self.model, part("model."), f"{path}, 'model'")
         copy_state(self._average, part("ema."), f"{path}, 'ema'")

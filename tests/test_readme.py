@@ -36,9 +36,9 @@ def test_readme_python_block_runs_as_a_program_in_an_empty_folder(block, tmp_pat
 
 
 def test_each_make_verb_in_the_readme_is_in_the_makefile():
-    verbs = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    verbs = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = set(
-        re.findall(r"\bmake ([a-z]+)\b", " ".join(re.findall(r"^```sh\n.*?^```|`[^`\n]+`", README, re.M | re.S)))
+        re.findall(r"\bmake ([a-z-]+)\b", " ".join(re.findall(r"^```sh\n.*?^```|`[^`\n]+`", README, re.M | re.S)))
     )
     assert "quickstart" in named and "test" in named
     assert named <= verbs, f"the Makefile has no {sorted(named - verbs)}"

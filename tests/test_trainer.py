@@ -42,7 +42,7 @@ from diffusion_edu import (
 )
 from diffusion_edu import trainer as trainer_module
 from diffusion_edu.schedule import expand
-from diffusion_edu.storage import load_tensors
+from diffusion_edu.storage import load_tensors, save_tensors
 from diffusion_edu.trainer import Batches
 
 
@@ -196,7 +196,20 @@ def test_bf16_trains_too():
     assert plain != half and abs(plain - half) < 0.02
 
 
-@pytest.mark.parametrize("damage", ["cut", "other format", "other model", "missing"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "cut",
+        "other format",
+        "other model",
+        "missing",
+        "other step",
+        "no rng",
+        "other rng",
+        "half an optimiser",
+        "other type",
+    ],
+)
 def test_a_checkpoint_that_does_not_fit_gets_a_sentence_and_changes_nothing(tmp_path, damage):
     trainer = moons_trainer(4, tmp_path).run()
     path = tmp_path / "checkpoint.safetensors"
@@ -206,6 +219,18 @@ def test_a_checkpoint_that_does_not_fit_gets_a_sentence_and_changes_nothing(tmp_
         path.write_bytes((tmp_path / "model.safetensors").read_bytes())
     elif damage == "missing":
         path.unlink()
+    elif damage != "other model":
+        tensors, metadata = load_tensors(path)
+        first = next(name for name in tensors if name.endswith("exp_avg"))
+        changes = {
+            "other step": lambda: metadata.update(step="²"),
+            "no rng": lambda: tensors.pop("rng"),
+            "other rng": lambda: tensors.update(rng=torch.zeros_like(tensors["rng"])),
+            "half an optimiser": lambda: tensors.pop(first),
+            "other type": lambda: tensors.update({first: tensors[first].long()}),
+        }
+        changes[damage]()
+        save_tensors(path, tensors, metadata)
     model = DiffusionModel(ResidualMLP(2, 16 if damage == "other model" else 32, 2), CosineSchedule(), V)
     fresh = Trainer(model, trainer.data, config=trainer.config)
     before = [p.clone() for p in model.parameters()]
