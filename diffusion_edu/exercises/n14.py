@@ -56,6 +56,9 @@ def _frechet(attempt: Callable[..., object]) -> str | None:
         "the root is taken number by number; a root of a matrix R has R @ R = C, and comes from its eigenvalues": (
             shift + traces - 2 * (_root(A) @ B @ _root(A)).clamp(min=0).sqrt().trace()
         ),
+        "the root of A @ B is taken number by number; take that of A^(1/2) B A^(1/2), from its eigenvalues": (
+            shift + traces - 2 * (A @ B).diagonal().clamp(min=0).sqrt().sum()
+        ),
         "this is tr (A^(1/2) B^(1/2)), which is the same only where A and B have the same axes": (
             shift + traces - 2 * (_root(A) @ _root(B)).trace()
         ),
@@ -83,7 +86,7 @@ def _two_sizes(answer: object) -> str | None:
         "this is c / 500, the bias, and not what is left without it": d_1 - 3.0,
         "the bias falls with 1 / n, and not with 1 / sqrt(n)": (math.sqrt(n_1) * d_1 - math.sqrt(n_2) * d_2)
         / (math.sqrt(n_1) - math.sqrt(n_2)),
-        "the means of both sets are n times too large: divide by n_1 - n_2": n_1 * d_1 - n_2 * d_2,
+        "this is n_1 - n_2 times what is asked: divide by it": n_1 * d_1 - n_2 * d_2,
     }
     return diagnose(answer, (n_1 * d_1 - n_2 * d_2) / (n_1 - n_2), wrong, atol=1e-6)
 
@@ -183,7 +186,7 @@ def _draw(name: str, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _memorised(attempt: Callable[..., object]) -> str | None:
     accused: set[str] = set()
-    for seed in (1000, 2000, 3000):
+    for seed in (1000, 5000, 6000):
         found = doubted(lambda name, seed=seed: attempt(*_draw(name, seed)), SAMPLERS)  # type: ignore[misc]
         if found is None:
             return NO_VERDICT

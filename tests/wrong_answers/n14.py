@@ -57,6 +57,14 @@ WRONG_ANSWERS = {
         (
             changed(
                 FRECHET,
+                "torch.linalg.eigvalsh(root_A @ B @ root_A).clamp(min=0).sqrt().sum()",
+                "(A @ B).sqrt().trace()",
+            ),
+            "the root of A @ B",
+        ),
+        (
+            changed(
+                FRECHET,
                 "    cross = torch.linalg.eigvalsh(root_A @ B @ root_A).clamp(min=0).sqrt().sum()",
                 "    v, w = torch.linalg.eigh(B)\n    cross = (root_A @ (w * v.sqrt() @ w.T)).trace()",
             ),
