@@ -188,14 +188,14 @@ CONTENDERS = (
     Contender("euler, uniform grid", CALLS, on_grid(euler, GRIDS["uniform"])),
     # the SDE of the cosine schedule is infinite at t = 1
     Contender("euler_maruyama, uniform grid", NOISY_CALLS, on_grid(euler_maruyama, GRIDS["uniform"], start=0.99)),
-    Contender("adaptive_sde", SDE_TOLERANCES, by_tolerance(adaptive_sde)),
-    Contender("diffusers HeunDiscreteScheduler", HEUN_CALLS, by_diffusers("HeunDiscreteScheduler", 2), False),
     Contender("diffusers DDIMScheduler", CALLS, by_diffusers("DDIMScheduler", clip_sample=False), False),
-    Contender("heun, karras grid", HEUN_CALLS, on_grid(heun, GRIDS["karras"], 2)),
-    Contender("ddim, karras grid", CALLS, on_grid(ddim, GRIDS["karras"])),
     Contender("dpmpp_2m, log-SNR grid", CALLS, on_grid(dpmpp_2m, GRIDS["log-SNR"])),
+    Contender("ddim, karras grid", CALLS, on_grid(ddim, GRIDS["karras"])),
     Contender("ddim, log-SNR grid", CALLS, on_grid(ddim, GRIDS["log-SNR"])),
     Contender("ancestral, karras grid", NOISY_CALLS, on_grid(ancestral, GRIDS["karras"])),
+    Contender("heun, karras grid", HEUN_CALLS, on_grid(heun, GRIDS["karras"], 2)),
+    Contender("diffusers HeunDiscreteScheduler", HEUN_CALLS, by_diffusers("HeunDiscreteScheduler", 2), False),
+    Contender("adaptive_sde", SDE_TOLERANCES, by_tolerance(adaptive_sde)),
 )
 
 
@@ -422,18 +422,32 @@ def text_of(
             ("sampler", "evaluations needed", "distance there", "classifier agrees", "evaluations: distance"),
             [row.cells for row in rows],
         ),
-        advice(rows),
+        advice(rows, floor[1]),
     ]
     return "\n\n".join(lines)
 
 
-def advice(rows: Sequence[Row]) -> str:
-    """Which of our samplers to take: fewest evaluations, and the smallest distance among those."""
+def advice(rows: Sequence[Row], chance: float) -> str:
+    """Which of our samplers to take: fewest evaluations, and the smallest distance among those.
+
+    Args:
+        rows: of all contenders.
+        chance: a standard deviation of the distance; within two of the best, at no more evaluations, others are named.
+    """
     ours = [row for row in rows if row.contender.ours and row.reached]
     if not ours:
         return "None of our samplers is good enough within its ladder."
     best = min(ours, key=lambda row: (row.needed, row.tried[-1][1]))
-    return f"Take **{best.contender.name}**: {best.needed:g} evaluations."
+    limit = best.tried[-1][1] + 2 * chance
+    alike = [
+        f"{row.contender.name} ({distance:.2f})"
+        for row in rows
+        if row.contender.ours and row is not best
+        for distance in [min((d for calls, d, _ in row.tried if calls <= best.needed), default=math.inf)]
+        if distance <= limit
+    ]
+    more = f" At so few, chance does not tell apart from it: {', '.join(alike)}." if alike else ""
+    return f"Take **{best.contender.name}**: {best.needed:g} evaluations.{more}"
 
 
 def present(contenders: Sequence[Contender]) -> list[Contender]:

@@ -358,6 +358,8 @@ def test_each_ladder_is_climbed_to_its_first_good_rung_and_the_cheapest_sampler_
     needed = {line.split(" | ")[0].strip("| "): line.split(" | ")[1] for line in text.splitlines() if "5: " in line}
     assert needed == {"slow": "20", "fast": "10", "never": "more than 20", "theirs": "5"}
     assert text.endswith("Take **fast**: 10 evaluations.")
+    doubtful = evaluations.text_of(again, contenders, standard, 2, 50, (1.0, 1.0))
+    assert doubtful.endswith("chance does not tell apart from it: slow (4.01).")
     later = evaluations.fill(again, contenders, standard, 3, 50, lambda *_: pytest.fail("late"), deadline=-math.inf)
     assert not later, "nothing is begun when the time is up"
     assert "| slow | not run |" in evaluations.text_of(
