@@ -369,7 +369,7 @@ SAMPLER: list[Row] = [
     (
         "std = eta * posterior_std(schedule, s, t)",
         "std = eta**0.5 * posterior_std(schedule, s, t)",
-        "a_step_with_the_true_x_0_keeps_the_marginal",
+        "eta_is_a_share_of_the_standard_deviation",
         "eta as a share of the variance",
     ),
     (
@@ -429,13 +429,13 @@ SAMPLER: list[Row] = [
     (
         "expand(h / (2 * h_before), x_t)",
         "expand(h_before / (2 * h), x_t)",
-        "the_measured_order_is_the_stated_one",
+        "dpm_solvers_second_step_is_the_papers_on_uneven_steps_and_its_last_ends_at_0",
         "DPM-Solver's r the other way up",
     ),
     (
         "        if s == 0:\n            return State(s, x_0_hat, x_0_hat, state)\n        h =",
         "        s = s.clamp(min=1e-3)\n        h =",
-        "the_last_x_is_the_last_x_0_hat with_a_treatment_eps_is_derived_again_from_the_treated_x_0",
+        "dpm_solvers_second_step_is_the_papers_on_uneven_steps_and_its_last_ends_at_0",
         "a last sigma that is not 0 (25)",
     ),
     (
@@ -561,7 +561,7 @@ LIKELIHOOD: list[Row] = [
     (
         "return x_0 + (2 * u.to(x_0.device) - 1) / (levels - 1)",
         "return x_0 + u.to(x_0.device) / (levels - 1)",
-        "bits_per_dim_of_dequantised_data_bound_the_entropy",
+        "dequantised_values_fill_their_level_evenly",
         "dequantisation over half a level (22)",
     ),
 ]

@@ -384,3 +384,11 @@ def test_a_path_that_starts_in_noise_gives_the_density_of_data_with_that_much_no
     x = noisy.sample(8, generator)
     found = log_likelihood(RING.denoiser(schedule), x, RING.marginal(schedule, ONE).log_prob, sigma_min=ratio)
     assert_close(found, noisy.log_prob(x), rtol=0, atol=1e-4)
+
+
+def test_dequantised_values_fill_their_level_evenly(generator):
+    x = dequantize(torch.full((20_000,), -1 + 2 * 7 / 255, dtype=torch.float64), generator) + 1 - 2 * 7 / 255
+    width = 2 / 255
+    assert float(x.abs().max()) <= width / 2 < 1.01 * float(x.max()) and float(x.min()) < -0.99 * width / 2
+    assert abs(float(x.mean())) < 5 * width / math.sqrt(12 * 20_000)
+    assert float(x.std()) == pytest.approx(width / math.sqrt(12), rel=0.02)

@@ -523,3 +523,33 @@ def test_steps_around_steps_and_walks_upwards_refuse_wrong_numbers():
     ):
         with pytest.raises(ValueError, match=sentence):
             make()
+
+
+def test_eta_is_a_share_of_the_standard_deviation():
+    schedule = CosineSchedule()
+    s, t = (torch.tensor(u, dtype=torch.float64) for u in (0.4, 0.6))
+    denoiser, x_t = gaussian().denoiser(schedule), torch.randn(5, 1).double()
+
+    def added(eta):  # what two draws of the noise make of the difference
+        a, b = (
+            ddim(eta)(denoiser, State(t, x_t), s, generator=torch.Generator().manual_seed(seed)).x for seed in (1, 2)
+        )
+        return a - b
+
+    assert_close(added(0.3), 0.3 * added(1.0), rtol=1e-9, atol=1e-12)
+    assert float(added(1.0).abs().min()) > 0
+
+
+def test_dpm_solvers_second_step_is_the_papers_on_uneven_steps_and_its_last_ends_at_0():
+    # Lu et al. 2022, algorithm 2, in lambda = log(alpha / sigma), on a step twice as long as the one before
+    schedule, x = VPSchedule(), torch.randn(3, 1).double()
+    denoiser = gaussian().denoiser(schedule)
+    grid = torch.tensor([0.9, 0.8, 0.4, 0.0], dtype=torch.float64)
+    start, first, second, last = trajectory(dpmpp_2m(), denoiser, x, grid)
+    lambdas = schedule.log_snr(grid[:3]) / 2
+    h_1, h_2 = lambdas.diff()
+    r = h_1 / h_2
+    D = (1 + 1 / (2 * r)) * denoiser(first.x, grid[1]) - 1 / (2 * r) * denoiser(start.x, grid[0])
+    keep = schedule.sigma(grid[2]) / schedule.sigma(grid[1])
+    assert_close(second.x, keep * first.x - schedule.alpha(grid[2]) * torch.expm1(-h_2) * D, rtol=1e-10, atol=1e-12)
+    assert last.t == 0 and torch.equal(last.x, denoiser(second.x, grid[2]))
