@@ -16,6 +16,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from scripts import colab
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
@@ -111,3 +113,12 @@ def test_citation_and_pyproject_give_one_version_and_licence():
 def test_makefile_and_pyproject_ask_for_the_same_python():
     asked = re.search(r"version_info < \((\d+), (\d+)\)", (ROOT / "Makefile").read_text(encoding="utf-8"))
     assert PROJECT["requires-python"] == f">={asked[1]}.{asked[2]}"
+
+
+def test_binder_and_colab_take_the_same_pins_and_the_oldest_python_that_the_project_serves():
+    binder = yaml.safe_load((ROOT / ".binder" / "environment.yml").read_text(encoding="utf-8"))
+    (python,) = [item for item in binder["dependencies"] if item.startswith("python=")]
+    assert PROJECT["requires-python"] == f">={python.removeprefix('python=')}"
+    after = (ROOT / ".binder" / "postBuild").read_text(encoding="utf-8")
+    assert "sed -n '/^torch==/p' constraints.txt" in after and '-c constraints.txt -e ".[course]"' in after
+    assert "constraints.txt" in colab.source() and "diffusion-edu[course]" in colab.source()
