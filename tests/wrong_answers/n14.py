@@ -89,7 +89,7 @@ WRONG_ANSWERS = {
             "distance_without_bias = (500**0.5 * 9.0 - 2000**0.5 * 4.5) / (500**0.5 - 2000**0.5)",
             "not with 1 / sqrt(n)",
         ),
-        ("distance_without_bias = 500 * 9.0 - 2000 * 4.5", "divide by n_1 - n_2"),
+        ("distance_without_bias = 500 * 9.0 - 2000 * 4.5", "times what is asked: divide by it"),
         ("distance_without_bias = 1.0", "off by up to"),
     ],
     "14.3": [
