@@ -47,7 +47,8 @@ def steps() -> list[Step]:
         Step("format", (PYTHON, "-m", "ruff", "format", "--check", ".")),
         Step("lint", (PYTHON, "-m", "ruff", "check", ".")),
         Step("types", (PYTHON, "-m", "mypy")),
-        Step("tests", (PYTHON, "-m", "pytest", *PARALLEL)),
+        # nbval takes seconds to import, in each process, and only the next step needs it
+        Step("tests", (PYTHON, "-m", "pytest", *PARALLEL, "-p", "no:nbval")),
         # Without notebooks the folder's name is passed on: pytest then finds nothing, which is red.
         Step("notebooks", (PYTHON, "-m", "pytest", *PARALLEL, *nbval, *sanitise, *(notebooks or ["notebooks"]))),
     ]

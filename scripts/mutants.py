@@ -555,7 +555,7 @@ LIKELIHOOD: list[Row] = [
     (
         "for t, s in itertools.pairwise(times[:-1]):",
         "for t, s in itertools.pairwise(times[1:-1]):",
-        "the_estimate_agrees_with_the_closed_form",
+        "a_constant_error_costs_the_whole_fall_of_the_snr_from_t_1_to_the_first_noise",
         "the term of the first step left out",
     ),
     (

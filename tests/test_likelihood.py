@@ -90,6 +90,20 @@ def test_the_estimate_agrees_with_the_closed_form(std, generator):
     assert (bound.prior >= 0).all()
 
 
+def test_a_constant_error_costs_the_whole_fall_of_the_snr_from_t_1_to_the_first_noise():
+    class OffByOne:  # of data that are all 0
+        schedule = SCHEDULE
+
+        def __call__(self, x_t, t, condition=None):
+            return torch.ones_like(x_t)
+
+    grid = times(4)
+    snr = SCHEDULE.log_snr(grid[:-1]).exp()
+    bound = elbo(OffByOne(), torch.zeros(3, 2, dtype=torch.float64), grid, posterior_std)
+    assert_close(bound.diffusion, ((snr[-1] - snr[0]) / 2 * 2).expand(3), rtol=1e-9, atol=0)  # no draw is in it
+    assert snr[1] > 1e-3 * snr[-1], "the first step's share would not be seen"
+
+
 @every_schedule
 @pytest.mark.parametrize("std", [posterior_std, transition_std])
 def test_a_term_is_the_kl_of_its_two_gaussians(schedule, std):
