@@ -280,7 +280,6 @@ def _end(who: str, schedule: NoiseSchedule, x: Tensor, sigma_min: float | None, 
     ):
         raise ValueError(
             f"{who} got atol={atol!r}, rtol={rtol!r} and sigma_min={sigma_min!r}; the tolerances must be at least 0 "
-            "and not "
-            "both 0, and the smallest noise-to-signal ratio above 0 and below 1."
+            "and not both 0, and the smallest noise-to-signal ratio above 0 and below 1."
         )
     return schedule.time_at(torch.tensor(-2 * math.log(sigma_min), dtype=torch.float64)).double().cpu()

@@ -289,8 +289,7 @@ def _one_label_each(who: str, x: Tensor, condition: Tensor) -> None:
     if condition.shape != x.shape[:1] or condition.is_floating_point():
         raise ValueError(
             f"{who} got {len(x)} examples and labels of shape {tuple(condition.shape)} and type {condition.dtype}; "
-            "give "
-            "one whole number per example, (B,)."
+            "give one whole number per example, (B,)."
         )
 
 
@@ -310,8 +309,7 @@ def gaussian(mean: Tensor, std: Tensor) -> GaussianMixture:
     if mean.ndim != 1 or std.shape not in ((), mean.shape):
         raise ValueError(
             f"gaussian got a mean of shape {tuple(mean.shape)} and a std of shape {tuple(std.shape)}; give (D,), and "
-            "() "
-            "or (D,)."
+            "() or (D,)."
         )
     return GaussianMixture(torch.ones(1, dtype=mean.dtype), mean[None], std.expand(mean.shape)[None])
 

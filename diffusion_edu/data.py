@@ -759,8 +759,7 @@ class TensorData:
         if self.x.ndim < 2 or self.x.is_meta or (self.labels is not None and self.labels.is_floating_point()):
             raise ValueError(
                 f"TensorData got x = {said(self.x)} and labels = {said(self.labels)}; give examples (N, ...) on a "
-                "device "
-                "that holds numbers, and labels (N,) in whole numbers, or None."
+                "device that holds numbers, and labels (N,) in whole numbers, or None."
             )
         if len(self.x) == 0 or (self.labels is not None and self.labels.shape != self.x.shape[:1]):
             shape = None if self.labels is None else tuple(self.labels.shape)
@@ -850,8 +849,7 @@ class Fresh:
         if not isinstance(x_0, Tensor) or len(x_0) != size or (labels is not None and labels.shape != (size,)):
             raise ValueError(
                 f"Fresh asked its draw for {size} examples and got {said(x_0)}, with labels {said(labels)}; it must "
-                "give "
-                "(n, D), or that and labels (n,)."
+                "give (n, D), or that and labels (n,)."
             )
         return x_0.float(), labels
 

@@ -143,15 +143,13 @@ class DiffusionModel(nn.Module):
             if not isinstance(part, kind) or (name == "network" and isinstance(part, NoiseSchedule)):
                 raise TypeError(
                     f"DiffusionModel got {name} = {said(part)}; it needs a network, a schedule such as "
-                    "CosineSchedule(), "
-                    "and a row such as V or edm()."
+                    "CosineSchedule(), and a row such as V or edm()."
                 )
         D = parameterization.determinant(schedule, torch.ones((), dtype=torch.float64))
         if not D.is_meta and abs(float(D)) < 1e-8:
             raise ValueError(
                 f"a network that predicts {parameterization.name} under {type(schedule).__name__} cannot say what "
-                "x_0 is at "
-                "t = 1, because alpha(1) = 0 there: choose parameterization=V or VELOCITY."
+                "x_0 is at t = 1, because alpha(1) = 0 there: choose parameterization=V or VELOCITY."
             )
         self.network = network
         self.schedule = schedule

@@ -247,8 +247,7 @@ class Inpainting(Around):
         if self.mask.dtype != torch.bool or not is_real(self.scale) or not 0 <= self.scale < math.inf:
             raise ValueError(
                 f"Inpainting got a mask of type {self.mask.dtype} and scale={self.scale!r}; the mask must be bool, "
-                "True "
-                "where x_0 is known, and the scale at least 0."
+                "True where x_0 is known, and the scale at least 0."
             )
         if not self.known.is_meta and not bool(torch.isfinite(self.known).all()):
             raise ValueError(
@@ -263,8 +262,7 @@ class Inpainting(Around):
             ):
                 raise ValueError(
                     f"Inpainting got x_t of shape {tuple(x_t.shape)} and {name} of shape {tuple(part.shape)}; {name} "
-                    "must "
-                    "broadcast to x_t."
+                    "must broadcast to x_t."
                 )
         known, mask = self.known.to(x_t), self.mask.to(x_t.device)
         if self.scale == 0:

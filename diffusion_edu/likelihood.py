@@ -282,8 +282,7 @@ def log_likelihood(
             if at_1.shape != (B,):
                 raise ValueError(
                     f"log_likelihood got a prior that answers {B} examples with shape {tuple(at_1.shape)}; it gives "
-                    "one "
-                    "log-density each, (B,)."
+                    "one log-density each, (B,)."
                 )
     return at_1 + y[:, -1] + D * torch.log(alpha)
 

@@ -56,8 +56,7 @@ class FourierFeatures(nn.Module):
         if dim % 2 or not is_real(max_turns) or not 0 < max_turns < math.inf:
             raise ValueError(
                 f"FourierFeatures got dim={dim} and max_turns={max_turns!r}; it makes pairs of a sine and a cosine: "
-                "give "
-                "an even number, at least 4, and turns above 0."
+                "give an even number, at least 4, and turns above 0."
             )
         turns = torch.logspace(-1, math.log2(max_turns), dim // 2, base=2.0)
         self.register_buffer("frequencies", 2 * math.pi * turns, persistent=False)
@@ -122,8 +121,7 @@ class ConditionEmbedding(nn.Module):
         if condition.shape != level.shape or condition.is_floating_point() or condition.dtype == torch.bool:
             raise ValueError(
                 f"the network got {len(level)} examples and labels of shape {tuple(condition.shape)} and type "
-                f"{condition.dtype}; "
-                "give one integer label per example, shape (B,)."
+                f"{condition.dtype}; give one integer label per example, shape (B,)."
             )
         if condition.device != level.device:
             raise ValueError(

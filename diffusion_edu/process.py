@@ -167,8 +167,7 @@ def _check_order(who: str, s: Tensor, t: Tensor) -> None:
     if s.device.type == t.device.type == "cpu" and bool((s > t).any()):
         raise ValueError(
             f"{who} got s up to {float(s.max()):.4g} and t down to {float(t.min()):.4g}; a step goes from t to an "
-            "earlier "
-            "s, nearer to the data: s < t."
+            "earlier s, nearer to the data: s < t."
         )
 
 

@@ -161,13 +161,11 @@ def check_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) ->
         if tensors[name].shape != value.shape:
             raise ValueError(
                 f"the weights in {origin} belong to another model: {name} has shape {tuple(tensors[name].shape)} "
-                "there and "
-                f"{tuple(value.shape)} here. Build the model as it was built for training."
+                f"there and {tuple(value.shape)} here. Build the model as it was built for training."
             )
         found, floats = tensors[name].dtype, value.is_floating_point()
         if found.is_floating_point != floats or found not in NUMBERS:
             raise ValueError(
                 f"the weights in {origin} hold {name} as {found}; it is {value.dtype} here, and a file has it in one "
-                "of "
-                f"{', '.join(str(kind) for kind in NUMBERS if kind.is_floating_point == floats)}."
+                f"of {', '.join(str(kind) for kind in NUMBERS if kind.is_floating_point == floats)}."
             )

@@ -131,8 +131,7 @@ class MLPConfig:
         if not 1 <= self.width <= LARGEST or not 0 <= self.depth <= 256:
             raise ValueError(
                 f"mlp got width={self.width} and depth={self.depth}; give a width from 1 to {LARGEST}, and a depth "
-                "from 0 "
-                "to 256."
+                "from 0 to 256."
             )
         _not_too_large("mlp", self.depth * 6 * self.width**2)
 
@@ -141,8 +140,7 @@ def _not_too_large(table: str, parameters: int) -> None:
     if parameters > MOST_PARAMETERS:
         raise ValueError(
             f"the network in {table} may have {parameters:,} parameters, and {MOST_PARAMETERS:,} is the most: take "
-            "fewer "
-            "features, blocks or levels."
+            "fewer features, blocks or levels."
         )
 
 
