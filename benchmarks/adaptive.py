@@ -196,9 +196,7 @@ def main(arguments: list[str] | None = None) -> None:
     parts += [f"**VP, with noise.** Energy distance to {given.samples} exact samples; of as many exact ones: {floor}."]
     parts += [report.table(("sampler", "calls", "distance"), rows)]
     text = "\n\n".join(parts)
-    print(text)
-    if given.write:
-        report.write("adaptive", text)
+    report.publish("adaptive", text, given.write)
 
 
 if __name__ == "__main__":

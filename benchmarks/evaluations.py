@@ -477,11 +477,8 @@ def main(arguments: list[str] | None = None) -> None:
     model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     denoiser = Treated(model, clip_x_0)
     real = Real(predict(digit_classifier(), mnist_5k("train").x_0)[0])
-    results, contenders, standard = (
-        Results(given.folder / "results.csv"),
-        present(CONTENDERS),
-        reference(given.reference),
-    )
+    results = Results(given.folder / "results.csv")
+    contenders, standard = present(CONTENDERS), reference(given.reference)
 
     def measure(contender: Contender, rung: float, seed: int) -> Result:
         return measured(denoiser, contender, rung, seed, given.n, real)
@@ -493,9 +490,7 @@ def main(arguments: list[str] | None = None) -> None:
         text = text_of(results, contenders, standard, given.seeds, given.n, real.floor(given.n))
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    print(text)
-    if given.write:
-        report.write("evaluations", text)
+    report.publish("evaluations", text, given.write)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,19 @@ def placed(document: str, name: str, text: str) -> str:
     return f"{before}{begin}\n\n{text.strip()}\n\n{end}{rest.split(end)[1]}"
 
 
-def write(name: str, text: str) -> None:
-    """Put a result into its place in README.md. Raises ValueError if the place is not there."""
-    write_atomically(README, placed(README.read_text(encoding="utf-8"), name, text).encode())
+def publish(name: str, text: str, write: bool, page: Path | None = None) -> None:
+    """Print a result, and if asked put it into its place in a page.
+
+    Args:
+        name: of the place.
+        text: the result, in Markdown.
+        write: whether to put it there.
+        page: None for README.md.
+
+    Raises:
+        ValueError: if the place is not there.
+    """
+    print(text)
+    if write:
+        page = README if page is None else page
+        write_atomically(page, placed(page.read_text(encoding="utf-8"), name, text).encode())

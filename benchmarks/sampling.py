@@ -64,9 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
         f"{report.machine(torch.device('cpu'))}. {BATCH} pictures of 28x28, {STEPS} steps, {ROUNDS} rounds.\n\n"
         + report.table(("sampler", "ratio to the bare network calls (quartiles)"), rows)
     )
-    print(text)
-    if given.write:
-        report.write("sampling", text)
+    report.publish("sampling", text, given.write)
 
 
 if __name__ == "__main__":

@@ -98,9 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     text = f"Data N({MEAN}, {STD}^2), interval {START} to {END}, 256 and 512 steps, float64.\n\n" + report.table(
         ("method", "stated order", *schedules, "VP, from 1 to 0"), rows
     )
-    print(text)
-    if given.write:
-        report.write("solver_order", text)
+    report.publish("solver_order", text, given.write)
 
 
 if __name__ == "__main__":

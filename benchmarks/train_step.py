@@ -587,9 +587,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         parts += [f"**Batch {batch}.** Peak of a matrix product: {found}.", rows_of(rows), "\n".join(verdicts(rows))]
     text = "\n\n".join(part for part in parts if part)
-    print(text)
-    if given.write:
-        report.write("train_step", text)
+    report.publish("train_step", text, given.write)
     return 0
 
 

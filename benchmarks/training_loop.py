@@ -17,6 +17,7 @@ import torch
 
 from benchmarks import report
 from benchmarks.report import Spread
+from benchmarks.train_step import synchronise
 from diffusion_edu import (
     CosineSchedule,
     DiffusionModel,
@@ -36,10 +37,7 @@ BATCH, STEPS, ROUNDS = 32, 25, 9
 
 def waited(device: torch.device) -> float:
     """The clock, once the device has done what it was given. Seconds."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    synchronise(device)
     return time.perf_counter()
 
 
@@ -136,9 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
         f"{report.machine(loop.device)}. {BATCH} pictures of 28x28 a step, {given.rounds} rounds of {STEPS} steps.\n\n"
         + report.table(("part", "of a bare step"), rows)
     )
-    print(text)
-    if given.write:
-        report.write("training_loop", text)
+    report.publish("training_loop", text, given.write)
 
 
 if __name__ == "__main__":

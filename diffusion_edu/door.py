@@ -18,6 +18,7 @@ from torch import Tensor
 
 __all__ = [
     "check_alike",
+    "check_classes",
     "check_counts",
     "check_generator",
     "check_input",
@@ -107,6 +108,26 @@ def check_input(who: str, x: Tensor, shape: tuple[int | str, ...], weight: Tenso
         raise TypeError(
             f"{who} got x of type {x.dtype}, and its weights are {weight.dtype}; give x.to({weight.dtype})"
             + ("." if x.is_floating_point() else ", or to_model_range(x) of 8-bit pictures.")
+        )
+
+
+def check_classes(who: str, labels: Tensor, classes: int, has: str) -> None:
+    """Each label must be below ``classes``; negative ones stand for none. They are read only on the CPU.
+
+    Args:
+        who: the one that was given them, for the sentence.
+        labels: (B,), whole numbers.
+        classes: how many there are.
+        has: what it has to do with so many classes, for the sentence: "was built for".
+
+    Raises:
+        ValueError: if one is above the last class.
+    """
+    readable = labels.device.type == "cpu" and not torch.compiler.is_compiling() and len(labels) > 0
+    if readable and (last := int(labels.max())) >= classes:
+        raise ValueError(
+            f"{who} got the label {last}, and {has} {classes} classes: labels are from 0 to {classes - 1}, and -1 for "
+            "none."
         )
 
 

@@ -29,13 +29,10 @@ guided.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
-from importlib.resources.abc import Traversable
 from typing import Any, Protocol
 
 import torch
@@ -43,12 +40,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .denoiser import Around, angle
-from .door import is_real, said
+from .door import check_classes, is_real, said
 from .gaussian import noise_like
 from .networks import NO_LABEL, LevelClassifier
 from .process import q_sample
 from .schedule import CosineSchedule, NoiseSchedule, expand
-from .storage import load_weights
+from .storage import shipped_card, with_shipped_weights
 
 __all__ = [
     "ClassifierFreeGuidance",
@@ -152,7 +149,7 @@ class ClassifierGuidance(Around):
         with torch.enable_grad():
             x = x_t if goes_on else x_t.detach().requires_grad_()
             log_prob = torch.log_softmax(self.classifier(x, t), -1)
-            _known("ClassifierGuidance", labels, log_prob)
+            check_classes("ClassifierGuidance", labels, log_prob.shape[-1], "the classifier knows")
             chosen = log_prob.gather(1, labels.clamp(min=0)[:, None])[:, 0]
             total = torch.where(labels >= 0, chosen, 0.0).sum()  # examples do not mix: one backward pass for all
             (gradient,) = torch.autograd.grad(total, x, create_graph=goes_on)
@@ -347,7 +344,7 @@ def classifier_loss(
     labels = _labels("classifier_loss", x_0, condition)
     eps = noise_like(x_0, generator) if eps is None else eps
     logits = model(q_sample(model.schedule, x_0, t, eps), t)
-    _known("classifier_loss", labels, logits)
+    check_classes("classifier_loss", labels, logits.shape[-1], "the classifier knows")
     return F.cross_entropy(logits, labels, reduction="none", ignore_index=NO_LABEL)
 
 
@@ -362,10 +359,7 @@ def noisy_digit_classifier() -> NoisyClassifier:
 
     To judge the samples take another classifier: ``metrics.digit_classifier``, which never saw noise.
     """
-    classifier = NoisyClassifier(LevelClassifier(), CosineSchedule()).float()  # whatever the default type
-    with resources.as_file(_asset("noisy_digit_classifier.safetensors")) as path:
-        load_weights(classifier, path)
-    return classifier.eval().requires_grad_(False)
+    return with_shipped_weights(NoisyClassifier(LevelClassifier(), CosineSchedule()), "noisy_digit_classifier")
 
 
 def noisy_digit_classifier_card() -> dict[str, Any]:
@@ -375,12 +369,7 @@ def noisy_digit_classifier_card() -> dict[str, Any]:
     digits that it names rightly, and the mean of -log p of the right label. ``chance_accuracy`` and ``chance_nats`` are
     those of an answer that does not look at the picture.
     """
-    card: dict[str, Any] = json.loads(_asset("noisy_digit_classifier.json").read_text(encoding="utf-8"))
-    return card
-
-
-def _asset(name: str) -> Traversable:
-    return resources.files("diffusion_edu").joinpath(f"assets/{name}")
+    return shipped_card("noisy_digit_classifier")
 
 
 def _weight(scale: float, outside: float, interval: tuple[float, float], t: Tensor) -> float | Tensor:
@@ -403,15 +392,6 @@ def _labels(who: str, x_t: Tensor, condition: Tensor | None) -> Tensor:
             "per example: pass condition, (B,)."
         )
     return condition
-
-
-def _known(who: str, labels: Tensor, logits: Tensor) -> None:
-    """Labels on the CPU are looked at; on another device that would have to wait for it."""
-    if labels.device.type == "cpu" and len(labels) and (last := int(labels.max())) >= logits.shape[-1]:
-        raise ValueError(
-            f"{who} got the label {last}, and the classifier knows {logits.shape[-1]} classes: labels are from 0 to "
-            f"{logits.shape[-1] - 1}, and {NO_LABEL} for none."
-        )
 
 
 def _check(who: str, scale: float, interval: tuple[float, float]) -> None:

@@ -21,12 +21,10 @@ kernel k says what it sees: (x.y / D + 1)^3 gives the ``kid``, a Gaussian the ``
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +32,7 @@ from torch import Tensor
 
 from .door import check_counts, check_generator, is_real, said
 from .networks import Classifier
-from .storage import load_weights
+from .storage import shipped_card, with_shipped_weights
 
 __all__ = [
     "Distance",
@@ -480,7 +478,7 @@ def digit_classifier() -> Classifier:
     Trained on the 4000 training digits of ``mnist_5k``; its accuracy on the 1000 test digits is in
     ``digit_classifier_card``.
     """
-    return _shipped("digit")
+    return with_shipped_weights(Classifier(), "digit_classifier")
 
 
 @lru_cache(maxsize=1)
@@ -490,31 +488,17 @@ def fashion_classifier() -> Classifier:
     Trained on the 60,000 training pictures of ``fashion_mnist``; its accuracy on the 10,000 test pictures is in
     ``fashion_classifier_card``.
     """
-    return _shipped("fashion")
+    return with_shipped_weights(Classifier(), "fashion_classifier")
 
 
 def digit_classifier_card() -> dict[str, Any]:
     """How the shipped classifier was made and how good it is: split, recipe, seconds, test accuracy."""
-    return _card("digit")
+    return shipped_card("digit_classifier")
 
 
 def fashion_classifier_card() -> dict[str, Any]:
     """How the shipped classifier of clothes was made and how good it is, as in ``digit_classifier_card``."""
-    return _card("fashion")
-
-
-def _shipped(name: str) -> Classifier:
-    classifier = Classifier().float()  # whatever torch.set_default_dtype says
-    asset = resources.files("diffusion_edu").joinpath(f"assets/{name}_classifier.safetensors")
-    with resources.as_file(asset) as path:
-        load_weights(classifier, path)
-    return classifier.eval().requires_grad_(False)
-
-
-def _card(name: str) -> dict[str, Any]:
-    text = resources.files("diffusion_edu").joinpath(f"assets/{name}_classifier.json").read_text(encoding="utf-8")
-    card: dict[str, Any] = json.loads(text)
-    return card
+    return shipped_card("fashion_classifier")
 
 
 @torch.no_grad()

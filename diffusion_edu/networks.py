@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .door import check_counts, check_input, check_share, is_real, said
+from .door import check_classes, check_counts, check_input, check_share, is_real, said
 
 __all__ = [
     "NO_LABEL",
@@ -127,12 +127,7 @@ class ConditionEmbedding(nn.Module):
             raise ValueError(
                 f"the network got labels on {condition.device} and pictures on {level.device}; move one to the other."
             )
-        readable = condition.device.type == "cpu" and not torch.compiler.is_compiling() and len(condition) > 0
-        if readable and (last := int(condition.max())) >= self.num_classes:
-            raise ValueError(
-                f"the network got the label {last}, and was built for {self.num_classes} classes: labels are from 0 to "
-                f"{self.num_classes - 1}, and {NO_LABEL} for none."
-            )
+        check_classes("the network", condition, self.num_classes, "was built for")
         row = torch.where(condition < 0, self.num_classes, condition)
         return embedding + self.label(row)
 

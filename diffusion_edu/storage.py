@@ -6,15 +6,20 @@ pickles, so that loading a stranger's file cannot run a stranger's code.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
 
 # what weights may be kept as; a file may hold other types too, which cannot be copied
 NUMBERS = (
@@ -128,6 +133,22 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """
     tensors, _ = load_tensors(path)
     copy_state(model, tensors, str(path))
+
+
+def with_shipped_weights(model: Module, name: str) -> Module:
+    """A module with the weights ``name`` that come with the package: in float32 whatever the default type, in eval
+    mode, and without gradients.
+    """
+    with resources.as_file(resources.files("diffusion_edu") / "assets" / f"{name}.safetensors") as path:
+        load_weights(model.float(), path)
+    return model.eval().requires_grad_(False)
+
+
+def shipped_card(name: str) -> dict[str, Any]:
+    """How the shipped weights ``name`` were made and how good they are."""
+    text = (resources.files("diffusion_edu") / "assets" / f"{name}.json").read_text(encoding="utf-8")
+    card: dict[str, Any] = json.loads(text)
+    return card
 
 
 def copy_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:

@@ -21,7 +21,6 @@ import nbformat
 import torch
 
 from benchmarks import report
-from diffusion_edu.storage import write_atomically
 from scripts.book_pages import notebooks
 from scripts.notebook_execution import execute, read
 
@@ -97,10 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
             except Exception as error:  # whatever ends one notebook, the others go on
                 failed.append(path.stem)
                 print(f"{path.stem} did not finish: {error}", file=sys.stderr, flush=True)
-    text = table(costs)
-    print(text)
-    if given.write and not failed:
-        write_atomically(PAGE, report.placed(PAGE.read_text(encoding="utf-8"), "costs", text).encode())
+    report.publish("costs", table(costs), given.write and not failed, PAGE)
     return 1 if failed else 0
 
 

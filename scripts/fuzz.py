@@ -37,6 +37,8 @@ from diffusion_edu.storage import load_weights, save_weights
 
 GROWTH = 48 * 2**20  # bytes that the process may grow by after its warm-up
 LARGE = (0, 1, 2, 127, 128, 255, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64, 10**30)
+TEXTS = ("", "-1", "²", "1" * 5000, "NaN", "diffusion_edu checkpoint 2", "{}", "\0")
+NAMES = ("x", "../x", "model.x", "optimizer.²", "optimizer.99.step", "")
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,7 @@ def in_the_header(chance: random.Random, raw: bytes) -> bytes:
         name = chance.choice(list(header))
         if name == "__metadata__":
             key = chance.choice(list(header[name]) or ["step"])
-            header[name][key] = chance.choice(
-                ("", "-1", "²", "1" * 5000, "NaN", "diffusion_edu checkpoint 2", "{}", "\0")
-            )
+            header[name][key] = chance.choice(TEXTS)
             continue
         entry = header[name]
         match chance.randrange(6):
@@ -123,9 +123,7 @@ def in_the_header(chance: random.Random, raw: bytes) -> bytes:
             case 2:
                 entry["data_offsets"] = sorted(chance.choice(LARGE) for _ in range(2))
             case 3:
-                header[chance.choice(("x", "../x", "model.x", "optimizer.²", "optimizer.99.step", ""))] = header.pop(
-                    name
-                )
+                header[chance.choice(NAMES)] = header.pop(name)
             case 4:
                 del header[name]
             case 5:
@@ -134,8 +132,6 @@ def in_the_header(chance: random.Random, raw: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + body
 
 
-TEXTS = ("", "-1", "²", "1" * 5000, "NaN", "diffusion_edu checkpoint 2", "{}", "\0")
-NAMES = ("x", "../x", "model.x", "optimizer.²", "optimizer.99.step", "")
 WORDS = (
     *("0", "-1", "1e400", "nan", "inf", "true", '""', "[]", "[1, 2]", "[[[[[[[[", "{a = 1}", "10_000_000_000_000"),
     "\0",

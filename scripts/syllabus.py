@@ -8,6 +8,7 @@ It is made from what each notebook says of itself in its first cell. It has no d
 from pathlib import Path
 
 from scripts.book_pages import launch_links, parts, summary
+from scripts.notebook_execution import write_beside
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "notebooks" / "README.md"
@@ -35,4 +36,4 @@ def syllabus() -> str:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(syllabus(), encoding="utf-8")
+    write_beside(TARGET, syllabus())

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -65,6 +66,19 @@ def jitter(x: torch.Tensor, amount: float, generator: torch.Generator) -> torch.
     return F.grid_sample(x + 1, grid, align_corners=False) - 1  # black outside
 
 
+def jitter_in_words(amount: float) -> str:
+    """What ``jitter`` does, for a card."""
+    sizes = (amount * size for size in (12, 12, 0.15, 2))
+    return "random affine maps: {:g} degrees, {:g} % scale, shear {:g}, shift {:g} pixels".format(*sizes)
+
+
+def write_card(path: Path, card: dict[str, Any]) -> None:
+    """Write a card as JSON, and print it."""
+    text = json.dumps(card, indent=1, ensure_ascii=False)
+    write_atomically(path, (text + "\n").encode())
+    print(text)
+
+
 def main() -> None:
     """Train, measure once, write the weights and their card."""
     parser = argparse.ArgumentParser(description="Train a shipped classifier and write its card.")
@@ -97,9 +111,7 @@ def main() -> None:
         "distance",
         "made_by": f"python scripts/train_classifier.py {name}",
         "data": f"{subject.data}, for the accuracy below",
-        "augmentation": "random affine maps: {:g} degrees, {:g} % scale, shear {:g}, shift {:g} pixels".format(
-            *(subject.amount * size for size in (12, 12, 0.15, 2))
-        ),
+        "augmentation": jitter_in_words(subject.amount),
         "steps": subject.steps, "batch": BATCH, "learning_rate": RATE, "seed": SEED,
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds_on_2_cores": round(seconds),
@@ -107,9 +119,7 @@ def main() -> None:
         "torch": torch.__version__,
         "licence": "MIT",
     }  # fmt: skip
-    text = json.dumps(card, indent=1, ensure_ascii=False)
-    write_atomically(ASSETS / f"{name}_classifier.json", (text + "\n").encode())
-    print(text)
+    write_card(ASSETS / f"{name}_classifier.json", card)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ as for the classifier of clean digits, and then noised. The loop is the one that
 that a second run on the same machine writes the same bytes. The 1000 test digits are used once, for the card.
 """
 
-import json
 import math
 import time
 from dataclasses import dataclass
@@ -26,9 +25,9 @@ from diffusion_edu.metrics import agreement
 from diffusion_edu.networks import LevelClassifier
 from diffusion_edu.process import q_sample
 from diffusion_edu.schedule import CosineSchedule
-from diffusion_edu.storage import save_weights, write_atomically
+from diffusion_edu.storage import save_weights
 from diffusion_edu.trainer import TrainConfig, Trainer
-from scripts.train_classifier import ASSETS, jitter
+from scripts.train_classifier import ASSETS, jitter, jitter_in_words, write_card
 
 NAME = "noisy_digit_classifier"
 AMOUNT = 0.75  # of the random maps, as a share of those of the classifier of clean digits
@@ -85,9 +84,7 @@ def main(folder: Path = ASSETS, config: TrainConfig = CONFIG) -> None:
         "what": "Classifier of noisy 28x28 digits, p(y | x_t), for classifier guidance under the cosine schedule",
         "made_by": f"python -m scripts.train_{NAME.replace('digit_', '')}",
         "data": "mnist_5k, 4000 training digits; the other 1000 were used once, for the accuracies below",
-        "augmentation": "random affine maps: {:g} degrees, {:g} % scale, shear {:g}, shift {:g} pixels".format(
-            *(AMOUNT * size for size in (12, 12, 0.15, 2))
-        ),
+        "augmentation": jitter_in_words(AMOUNT),
         "noise": "x_t = alpha(t) x_0 + sigma(t) eps, alpha = cos(pi t / 2), t evenly over (0, 1]",
         "steps": config.steps, "batch": config.batch_size, "learning_rate": config.learning_rate, "seed": config.seed,
         "parameters": sum(p.numel() for p in classifier.parameters()),
@@ -100,9 +97,7 @@ def main(folder: Path = ASSETS, config: TrainConfig = CONFIG) -> None:
         "torch": torch.__version__,
         "licence": "MIT",
     }  # fmt: skip
-    text = json.dumps(card, indent=1, ensure_ascii=False)
-    write_atomically(folder / f"{NAME}.json", (text + "\n").encode())
-    print(text)
+    write_card(folder / f"{NAME}.json", card)
 
 
 if __name__ == "__main__":

@@ -261,7 +261,6 @@ class Recipe:
         """
         shape, classes = self.data_set.shape, len(self.data_set.classes)
         num_classes = classes if self.model.conditional else None
-
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.train.seed)
             network: nn.Module
