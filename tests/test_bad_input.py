@@ -119,6 +119,7 @@ from diffusion_edu import (
 )
 from diffusion_edu.analytic import gaussian
 from diffusion_edu.data import read_idx
+from diffusion_edu.door import check_classes
 from diffusion_edu.schedule import expand
 
 VALUE, KIND, NONE, SUM = ValueError, TypeError, FileNotFoundError, ArithmeticError
@@ -1207,3 +1208,10 @@ def test_a_wrong_call_dies_at_the_door_with_what_was_given_and_what_was_wanted(r
 
 def test_the_table_is_long_and_each_row_is_another():
     assert len(ROWS) >= 80 and len({row.name for row in ROWS}) == len(ROWS)
+
+
+def test_a_label_is_refused_from_the_number_of_classes_up_and_not_below():
+    for labels in (torch.tensor([], dtype=torch.long), torch.tensor([-1, 0, 2]), torch.tensor([3], device="meta")):
+        check_classes("it", labels, 3, "has")
+    with pytest.raises(ValueError, match=r"^it got the label 3, and has 3 classes: labels are from 0 to 2, and -1"):
+        check_classes("it", torch.tensor([-1, 3]), 3, "has")
