@@ -75,9 +75,14 @@ class Watched:
     def __post_init__(self) -> None:
         self.page.on("console", lambda m: self.faults.append(m.text) if m.type in ("error", "warning") else None)
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.faults.append(f"failed: {request.url[:200]}"))
+        self.page.on("requestfailed", self.failed)
         self.page.on("request", self.asked)
         self.page.on("response", self.answered)
+
+    def failed(self, request: object) -> None:
+        # What the page before still wanted when it was left, its icon for one, is given up by the browser itself.
+        if request.failure != "net::ERR_ABORTED":  # type: ignore[attr-defined]
+            self.faults.append(f"failed: {request.url[:200]}: {request.failure}")  # type: ignore[attr-defined]
 
     def asked(self, request: object) -> None:
         url = request.url  # type: ignore[attr-defined]
@@ -188,6 +193,13 @@ def test_it_works_from_a_folder_without_a_server(site, context):
         if "04_elbo" in place:
             assert watched.page.locator("mjx-container").count() > 100  # its formulas are set
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_picture_that_is_not_there_would_be_seen(context, tmp_path):
+    (tmp_path / "page.html").write_text('<img src="nowhere.png" alt="">', encoding="utf-8")
+    watched = Watched(context.new_page(), tmp_path.as_uri())
+    watched.open("page.html")
+    assert any("nowhere.png" in fault for fault in watched.faults)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
