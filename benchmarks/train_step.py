@@ -136,19 +136,25 @@ def _ours_on_patches(shape: Shape, side: int) -> nn.Module:
     return UNet(channels=shape, patch=2)
 
 
+def unet_2d(shape: Shape, side: int, patch: int = 1, **options: Any) -> nn.Module:
+    """Diffusers' ``UNet2DModel`` for pictures of one channel, with attention at the lowest resolution."""
+    plain = len(shape) - 1  # levels without attention
+    network: nn.Module = load("diffusers").UNet2DModel(
+        sample_size=side // patch,
+        in_channels=patch**2,
+        out_channels=patch**2,
+        block_out_channels=shape,
+        down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",),
+        up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
+        norm_num_groups=8,  # the default of 32 does not divide such small widths
+        **options,
+    )
+    return network
+
+
 def _diffusers(patch: int) -> Build:
     def build(shape: Shape, side: int) -> nn.Module:
-        plain = len(shape) - 1  # levels without attention
-        network = load("diffusers").UNet2DModel(
-            sample_size=side // patch,
-            in_channels=patch**2,
-            out_channels=patch**2,
-            block_out_channels=shape,
-            down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",),
-            up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
-            norm_num_groups=8,  # the default of 32 does not divide such small widths
-        )
-        return Adapter(network, lambda net, x, level: net(x, 1000 * level).sample, patch)
+        return Adapter(unet_2d(shape, side, patch), lambda net, x, level: net(x, 1000 * level).sample, patch)
 
     return build
 

@@ -25,6 +25,7 @@ from .data import (
     TensorData,
     cifar10,
     digits,
+    fashion_2k,
     fashion_mnist,
     image_folder,
     mnist,
@@ -59,6 +60,8 @@ from .guidance import (
     classifier_loss,
     noisy_digit_classifier,
     noisy_digit_classifier_card,
+    noisy_fashion_classifier,
+    noisy_fashion_classifier_card,
 )
 from .likelihood import (
     Elbo,
@@ -248,6 +251,7 @@ __all__ = [
     "eps",
     "euler",
     "euler_maruyama",
+    "fashion_2k",
     "fashion_classifier",
     "fashion_classifier_card",
     "fashion_mnist",
@@ -275,6 +279,8 @@ __all__ = [
     "nearest",
     "noisy_digit_classifier",
     "noisy_digit_classifier_card",
+    "noisy_fashion_classifier",
+    "noisy_fashion_classifier_card",
     "pixel_decoder",
     "posterior_kl",
     "posterior_std",

@@ -8,8 +8,8 @@ A toy is the list of a mixture's components, so that ``GaussianMixture(*moons())
 Pictures are kept as 8-bit numbers u and become floats x_0 in [-1, 1] only when a batch is drawn: [-1, 1] is what the
 noise is scaled for, and what samples are clipped to.
 
-``mnist_5k`` comes with the package and ``digits`` with scikit-learn. ``mnist``, ``fashion_mnist`` and ``cifar10`` are
-looked for in this order, and the first place that has the whole set is taken:
+``mnist_5k`` and ``fashion_2k`` come with the package, and ``digits`` with scikit-learn. ``mnist``, ``fashion_mnist``
+and ``cifar10`` are looked for in this order, and the first place that has the whole set is taken:
 
 1. the argument ``folder``; if it is given, nowhere else;
 2. the folder in the environment variable ``DIFFUSION_EDU_DATA``, in a folder of the set's own below it;
@@ -52,6 +52,7 @@ __all__ = [
     "TensorData",
     "cifar10",
     "digits",
+    "fashion_2k",
     "fashion_mnist",
     "image_folder",
     "mnist",
@@ -201,7 +202,10 @@ class ImageSet:
         return to_model_range(self.images)
 
 
-MNIST_5K_SHA256 = "5bbb107bab8a643e44291b0c8f80e647819cd1aeea892e874af0156aa67507ec"
+ARCHIVES = {  # pictures that come with the package, and the SHA-256 of their files
+    "mnist_5k": "5bbb107bab8a643e44291b0c8f80e647819cd1aeea892e874af0156aa67507ec",
+    "fashion_2k": "e3f9e8505423c07cb82cad6019451cf55539bfc54f16dc7b2ad1131814d32cdd",
+}
 
 
 def mnist_5k(split: str = "train") -> ImageSet:
@@ -214,19 +218,30 @@ def mnist_5k(split: str = "train") -> ImageSet:
         ValueError: for another split.
         RuntimeError: if the file is damaged.
     """
-    images, labels = _mnist_5k()
+    images, labels = _archive("mnist_5k")
     parts = {"train": slice(0, 4000), "test": slice(4000, 5000), "all": slice(0, 5000)}
     if split not in parts:
         raise ValueError(f"mnist_5k got split={split!r}; it has {', '.join(map(repr, parts))}.")
     return ImageSet(images[parts[split]].clone(), labels[parts[split]].clone(), tuple("0123456789"))
 
 
-@lru_cache(maxsize=1)
-def _mnist_5k() -> tuple[Tensor, Tensor]:
-    raw = resources.files("diffusion_edu").joinpath("assets/mnist_5k.npz").read_bytes()
-    if hashlib.sha256(raw).hexdigest() != MNIST_5K_SHA256:
+def fashion_2k() -> ImageSet:
+    """2000 of the 10,000 test pictures of Fashion-MNIST, 200 of each class, which come with the package (see
+    ``assets/fashion_2k.md``): to look at, and to measure samples by, where the whole set is not at hand.
+
+    Raises:
+        RuntimeError: if the file is damaged.
+    """
+    images, labels = _archive("fashion_2k")
+    return ImageSet(images.clone(), labels.clone(), _FASHION_MNIST.names)
+
+
+@lru_cache(maxsize=2)
+def _archive(name: str) -> tuple[Tensor, Tensor]:
+    raw = resources.files("diffusion_edu").joinpath(f"assets/{name}.npz").read_bytes()
+    if hashlib.sha256(raw).hexdigest() != ARCHIVES[name]:
         raise RuntimeError(
-            "the package's file assets/mnist_5k.npz is damaged: its checksum is wrong. Install diffusion_edu again."
+            f"the package's file assets/{name}.npz is damaged: its checksum is wrong. Install diffusion_edu again."
         )
     with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
         return torch.from_numpy(archive["images"])[:, None], torch.from_numpy(archive["labels"]).long()

@@ -526,17 +526,17 @@ def device_named(name: str, found: torch.device | None = None) -> torch.device:
     return found or torch.device(next(d for d in ("cuda", "mps", "cpu") if there[d]))
 
 
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether bf16 is a precision of the device itself, and not one that it imitates, many times slower."""
+    if device.type == "cpu":
+        known = hasattr(torch.cpu, "get_capabilities")
+        return known and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
 def _autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     if precision == "auto":
-        if device.type == "cpu":
-            has_bf16 = (
-                bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
-                if hasattr(torch.cpu, "get_capabilities")
-                else False
-            )
-        else:
-            has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        precision = "bf16" if has_bf16 else "fp32"
+        precision = "bf16" if computes_in_bf16(device) else "fp32"
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 

@@ -224,7 +224,7 @@ def readers(work: Path) -> dict[str, Reader]:
 
         data.resources.files = lambda package: Elsewhere()  # type: ignore[attr-defined]
         try:
-            return data._mnist_5k.__wrapped__()
+            return data._archive.__wrapped__("mnist_5k")
         finally:
             data.resources.files = found  # type: ignore[attr-defined]
 

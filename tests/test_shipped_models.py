@@ -1,5 +1,6 @@
 """The models that come with the package: small, loadable, guided, and as good as a glance at their samples says."""
 
+import functools
 import re
 from dataclasses import replace
 from importlib import resources
@@ -17,9 +18,10 @@ from diffusion_edu import (
     digit_classifier,
     dpmpp_2m,
     fashion_classifier,
-    mnist_5k,
     noisy_digit_classifier,
     noisy_digit_classifier_card,
+    noisy_fashion_classifier,
+    noisy_fashion_classifier_card,
     predict,
     prior,
     sample,
@@ -114,26 +116,45 @@ def test_a_finished_run_becomes_a_shipped_model_with_its_own_quality_in_the_card
         ship_model.shipped_card("# another card", "x", measure(model, given, given.sample, 20, 0))
 
 
-# the classifier of noisy digits
+# the classifiers of noisy pictures
+
+# name: itself, its card, what reads samples, the model that it guides, and the least accuracy on clean pictures
+NOISY = {
+    "digit": (noisy_digit_classifier, noisy_digit_classifier_card, digit_classifier, "mnist", 0.97),
+    "fashion": (noisy_fashion_classifier, noisy_fashion_classifier_card, fashion_classifier, "fashion_mnist", 0.87),
+}
 
 
-def test_the_classifier_of_noisy_digits_has_the_accuracies_of_its_card_on_digits_it_never_saw():
-    card, test = noisy_digit_classifier_card(), mnist_5k("test")
+@pytest.fixture(params=NOISY)
+def noisy(request):
+    """Name, classifier, card, reader, model's name, least accuracy of one of them, where its pictures are at hand."""
+    classifier, card, reader, guides, least = NOISY[request.param]
+    subject = train_noisy_classifier.SUBJECTS[request.param]
+    try:
+        test = subject.load("test")
+    except FileNotFoundError as missing:
+        pytest.skip(str(missing))
+    return request.param, classifier, card(), reader, guides, least, test
+
+
+def test_a_classifier_of_noisy_pictures_has_the_accuracies_of_its_card_on_pictures_it_never_saw(noisy):
+    _, classifier, card, _, _, least, test = noisy
     assert card["t"] == list(train_noisy_classifier.LEVELS)
     for t, accuracy, nats in zip(card["t"], card["test_accuracy"], card["test_nats"], strict=True):
-        found, found_nats = train_noisy_classifier.measured(noisy_digit_classifier(), test, t)
+        found, found_nats = train_noisy_classifier.measured(classifier(), test, t)
         # five of a thousand may fall on the other side on a machine that rounds differently: near t = 1 all are close
         assert abs(found - accuracy) <= 0.005 and found_nats == pytest.approx(nats, abs=2e-3), t
     clean, noise = card["test_accuracy"][0], card["test_accuracy"][-1]
-    assert clean > 0.97 and abs(noise - card["chance_accuracy"]) < 0.06
-    assert card["test_accuracy"][card["t"].index(0.7)] > 0.8
-    assert card["test_nats"][0] < 0.1 and max(card["test_nats"]) < card["chance_nats"]
+    assert clean > least and abs(noise - card["chance_accuracy"]) < 0.06
+    assert card["test_accuracy"][card["t"].index(0.7)] > 0.6
+    assert card["test_nats"][0] < 0.4 and max(card["test_nats"]) < card["chance_nats"]
     assert card["chance_accuracy"] == torch.bincount(test.labels).max() / len(test.labels)
 
 
-def test_the_classifier_of_noisy_digits_is_small_and_fits_the_shipped_model():
-    classifier, (model, _), card = noisy_digit_classifier(), load_run("mnist"), noisy_digit_classifier_card()
-    path = MODELS.parent / "noisy_digit_classifier.safetensors"
+def test_a_classifier_of_noisy_pictures_is_small_and_fits_the_shipped_model(noisy):
+    name, made, card, _, guides, _, _ = noisy
+    classifier, (model, _) = made(), load_run(guides)
+    path = MODELS.parent / f"noisy_{name}_classifier.safetensors"
     assert path.stat().st_size < 1e6
     assert {value.dtype for value in load_tensors(path)[0].values()} == {torch.float16}
     assert sum(p.numel() for p in classifier.parameters()) == card["parameters"]
@@ -141,31 +162,32 @@ def test_the_classifier_of_noisy_digits_is_small_and_fits_the_shipped_model():
     assert not any(p.requires_grad for p in classifier.parameters())
 
 
-def test_guided_by_the_classifier_of_noisy_digits_samples_are_what_was_asked_for():
-    model, _ = load_run("mnist")
+def test_guided_by_a_classifier_of_noisy_pictures_samples_are_what_was_asked_for(noisy):
+    _, classifier, _, reader, guides, _, _ = noisy
+    model, _ = load_run(guides)
     asked = torch.arange(30) % 10
     x = prior(model.schedule, (30, 1, 28, 28), seeded(0))
 
     def drawn(scale):
-        guided = ClassifierGuidance(model, noisy_digit_classifier(), scale, interval=(0, 0.99))
+        guided = ClassifierGuidance(model, classifier(), scale, interval=(0, 0.99))
         return sample(dpmpp_2m(), Treated(guided, clip_x_0), x, times(8), asked)
 
     none = sample(dpmpp_2m(), Treated(model, clip_x_0), x, times(8))
     assert torch.equal(drawn(0.0), none), "scale 0 is the model without a label"
-    said_of_none, said = (predict(digit_classifier(), found)[1] for found in (none, drawn(4.0)))
+    said_of_none, said = (predict(reader(), found)[1] for found in (none, drawn(4.0)))
     assert agreement(said, asked) > agreement(said_of_none, asked) + 0.3
 
 
-def test_training_the_classifier_of_noisy_digits_again_writes_the_same_bytes(tmp_path, monkeypatch):
+def test_training_a_classifier_of_noisy_pictures_again_writes_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(train_noisy_classifier, "LEVELS", (0.5,))
     config = replace(train_noisy_classifier.CONFIG, steps=3, batch_size=8)
     for folder in ("a", "b"):
         torch.rand(1)  # whatever was drawn before does not matter
-        train_noisy_classifier.main(tmp_path / folder, config)
+        train_noisy_classifier.train("digit", tmp_path / folder, config)
     a, b = ((tmp_path / folder / "noisy_digit_classifier.safetensors").read_bytes() for folder in ("a", "b"))
     assert a == b
     again = replace(config, seed=1)
-    train_noisy_classifier.main(tmp_path / "c", again)
+    train_noisy_classifier.train("digit", tmp_path / "c", again)
     assert a != (tmp_path / "c" / "noisy_digit_classifier.safetensors").read_bytes()
 
 
@@ -174,7 +196,8 @@ def test_what_is_shipped_is_float32_whatever_the_default_type():
         "digits": digit_classifier.__wrapped__,
         "clothes": fashion_classifier.__wrapped__,
         "noisy digits": noisy_digit_classifier.__wrapped__,
-        "mnist": lambda: load_run("mnist")[0],
+        "noisy clothes": noisy_fashion_classifier.__wrapped__,
+        **{name: functools.partial(lambda name: load_run(name)[0], name) for name in SHIPPED},
     }
     torch.set_default_dtype(torch.float64)
     try:
