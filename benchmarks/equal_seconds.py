@@ -223,13 +223,17 @@ def table_of(finished: Sequence[tuple[Racer, Quality]]) -> str:
             f"{racer.steps * racer.batch / 1000:.0f}k",
             f"{racer.loss:.4f}",
             f"{quality.frechet.value:.1f}",
-            "" if quality.agreement is None else f"{quality.agreement:.3f}",
+            _share(quality.agreement),
         )
         for racer, quality in finished
     ]
     real = finished[0][1]
-    rows.append(("real training pictures", *[""] * 7, f"{real.frechet.floor:.1f}", f"{real.agreement_real:.3f}"))
+    rows.append(("real training pictures", *[""] * 7, f"{real.frechet.floor:.1f}", _share(real.agreement_real)))
     return report.table(header, rows)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _say(text: str) -> None:

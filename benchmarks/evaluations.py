@@ -1,9 +1,9 @@
-"""How many evaluations of the network a sampler needs for a given quality, on the model of digits that is shipped.
+"""How many evaluations of the network a sampler needs for a given quality, on a model that is shipped.
 
-    python -m benchmarks.evaluations [--folder FOLDER] [--write]
+    python -m benchmarks.evaluations [--model fashion_mnist] [--folder FOLDER] [--write]
 
 The quality is that of 1000 steps of ancestral sampling: a sampler is good enough where its Fréchet distance to real
-digits is within 1.05 times the reference's. Each sampler walks up its ladder of evaluations, or down its ladder of
+pictures is within 1.05 times the reference's. Each sampler walks up its ladder of evaluations, or down its ladder of
 tolerances, and stops at the first rung that is good enough.
 
 Every result (sampler, rung, seed, n) is a row of FOLDER/results.csv, written before the next one begins, so that a run
@@ -13,7 +13,7 @@ diffusers, where that library is installed, are driven by the same denoiser.
 
 The Fréchet distance errs upwards by about 1/n, in samples and reference alike, so numbers compare at one n only, and
 5 % of a distance with that error in it is a wider margin than 5 % of the distance itself. Beside them stands the floor:
-real digits to real digits at the same n, over 20 deals.
+real pictures to real pictures at the same n, over 20 deals.
 """
 
 from __future__ import annotations
@@ -47,25 +47,23 @@ from diffusion_edu import (
     ancestral,
     clip_x_0,
     ddim,
-    digit_classifier,
     dpmpp_2m,
     euler,
     euler_maruyama,
     frechet_distance,
     heun,
     karras,
-    mnist_5k,
-    predict,
     prior,
     sample,
     times,
 )
-from diffusion_edu.cli import load_run
+from diffusion_edu.cli import Recipe, load_run
 from diffusion_edu.data import seeded
 from diffusion_edu.schedule import LARGEST_RATIO
 from diffusion_edu.storage import write_atomically
 
 BATCH, DEALS, WITHIN = 100, 20, 1.05
+REAL = 12_000  # real pictures at most, to hold samples against
 CALLS = (2, 3, 4, 5, 7, 10, 14, 20, 28, 40)  # the ladder of the deterministic samplers
 HEUN_CALLS = (3, 5, 7, 9, 13, 19, 27, 39)  # N steps ask 2N - 1 times
 NOISY_CALLS = (5, 10, 20, 40, 80)  # of those that make noise on the way
@@ -209,7 +207,7 @@ def reference(steps: int) -> Contender:
 
 @dataclass(frozen=True)
 class Real:
-    """Features of real training digits, dealt into two parts: n, and the rest that samples are held against."""
+    """Features of real training pictures, dealt into two parts: n, and the rest that samples are held against."""
 
     features: Tensor
 
@@ -221,22 +219,26 @@ class Real:
         """
         if not 2 <= n <= len(self.features) - 2:
             raise ValueError(
-                f"{len(self.features)} real digits cannot be dealt into {n} and the rest; give a smaller n."
+                f"{len(self.features)} real pictures cannot be dealt into {n} and the rest; give a smaller n."
             )
         order = torch.randperm(len(self.features), generator=seeded(deal))
         return self.features[order[:n]], self.features[order[n:]]
 
     def floor(self, n: int) -> tuple[float, float]:
-        """The distance of n real digits to the others: mean and standard deviation over the deals."""
+        """The distance of n real pictures to the others: mean and standard deviation over the deals."""
         found = [frechet_distance(*self.parts(n, deal)) for deal in range(DEALS)]
         return statistics.mean(found), statistics.stdev(found)
 
 
-def measured(denoiser: Denoiser, contender: Contender, rung: float, seed: int, n: int, real: Real) -> Result:
+def measured(
+    denoiser: Denoiser, recipe: Recipe, contender: Contender, rung: float, seed: int, n: int, real: Real
+) -> Result:
     """Draw n samples and measure them."""
     counting, generator = Counting(denoiser), seeded(seed)
-    asked = torch.arange(n) % 10
-    starts = prior(denoiser.schedule, (n, 1, 28, 28), generator)  # before anything else: the same for all samplers
+    asked = torch.arange(n) % len(recipe.data_set.classes)
+    starts = prior(
+        denoiser.schedule, (n, *recipe.data_set.shape), generator
+    )  # before anything else: the same for all samplers
     began, parts, calls = time.perf_counter(), [], []
     for x, labels in zip(starts.split(BATCH), asked.split(BATCH), strict=True):
         counting.calls = 0
@@ -245,7 +247,8 @@ def measured(denoiser: Denoiser, contender: Contender, rung: float, seed: int, n
             parts.append(contender.walk(counting, x, rung, labels, generator).contiguous())
         calls.append(counting.calls)
     seconds = time.perf_counter() - began
-    features, said = predict(digit_classifier(), torch.cat(parts).clamp(-1, 1))
+    features, said = recipe.data_set.features(recipe.data.folder).of(torch.cat(parts).clamp(-1, 1))
+    assert said is not None
     distance = frechet_distance(features, real.parts(n)[1])
     return Result(
         contender.name,
@@ -416,7 +419,7 @@ def text_of(
         f"{seconds / 60:.0f} minutes of sampling in all.",
         f"The reference, ancestral sampling in {standard.rungs[0]:g} steps: a distance of {distance:.2f}{each}; the "
         f"classifier agrees with the label in {agrees:.3f}. Good enough is a distance of at most "
-        f"{WITHIN * distance:.2f}. Real digits to real digits at this n: {floor[0]:.2f}, with a standard deviation of "
+        f"{WITHIN * distance:.2f}. Real pictures to real ones at this n: {floor[0]:.2f}, with a standard deviation of "
         f"{floor[1]:.2f} over {DEALS} deals.",
         report.table(
             ("sampler", "evaluations needed", "distance there", "classifier agrees", "evaluations: distance"),
@@ -463,7 +466,8 @@ def present(contenders: Sequence[Contender]) -> list[Contender]:
 def main(arguments: list[str] | None = None) -> None:
     """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(description="Evaluations of the network for a given quality.")
-    parser.add_argument("--folder", type=Path, default=Path("runs/evaluations"), help="where results.csv lies")
+    parser.add_argument("--model", default="fashion_mnist", help="a shipped model, or the folder of a run of pictures")
+    parser.add_argument("--folder", type=Path, help="where results.csv lies (default: runs/evaluations_MODEL)")
     parser.add_argument("--n", type=int, default=2000, help="samples a seed (default: 2000)")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds (default: 3)")
     parser.add_argument("--reference", type=int, default=1000, help="steps of the reference (default: 1000)")
@@ -473,15 +477,20 @@ def main(arguments: list[str] | None = None) -> None:
     if given.seeds < 1 or given.reference < 1:
         parser.error("give at least one seed, and a reference of at least one step")
 
-    model, _ = load_run("mnist")
+    model, recipe = load_run(given.model)
+    folder = given.folder or Path(f"runs/evaluations_{Path(given.model).name}")
     model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     denoiser = Treated(model, clip_x_0)
-    real = Real(predict(digit_classifier(), mnist_5k("train").x_0)[0])
-    results = Results(given.folder / "results.csv")
+    pictures, _ = recipe.data_set.real("train", REAL, recipe.data.folder, 0)
+    features, said = recipe.data_set.features(recipe.data.folder).of(pictures)
+    if said is None or not recipe.model.conditional:
+        parser.error(f"{given.model} has no labels, or there is no classifier that reads them; give another model")
+    real = Real(features)
+    results = Results(folder / "results.csv")
     contenders, standard = present(CONTENDERS), reference(given.reference)
 
     def measure(contender: Contender, rung: float, seed: int) -> Result:
-        return measured(denoiser, contender, rung, seed, given.n, real)
+        return measured(denoiser, recipe, contender, rung, seed, given.n, real)
 
     deadline = time.monotonic() + 60 * given.minutes
     if not fill(results, contenders, standard, given.seeds, given.n, measure, deadline):

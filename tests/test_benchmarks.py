@@ -9,10 +9,23 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import adaptive, evaluations, report, train_step, training_loop
+from benchmarks import adaptive, equal_seconds, evaluations, report, train_step, training_loop
 from benchmarks.report import Spread
 from benchmarks.train_step import Contender, Measured, Product, Run, Setting, Training
-from diffusion_edu import CosineSchedule, GaussianMixture, ImageSet, ddim, dpmpp_2m, mnist_5k, ring, sample
+from diffusion_edu import (
+    CosineSchedule,
+    GaussianMixture,
+    ImageSet,
+    TensorData,
+    UNet,
+    ddim,
+    dpmpp_2m,
+    mnist_5k,
+    ring,
+    sample,
+)
+from diffusion_edu.cli import recipe_from
+from diffusion_edu.trainer import computes_in_bf16
 
 RUN = Run("ours, 2x2 patches", (8, 8), Setting("fp32", True), 2, 8, "cpu")
 
@@ -55,7 +68,9 @@ def test_a_document_without_the_place_is_refused(document):
         report.placed(document, "a", "new")
 
 
-@pytest.mark.parametrize("name", ["train_step", "training_loop", "sampling", "solver_order", "adaptive", "evaluations"])
+@pytest.mark.parametrize(
+    "name", ["train_step", "training_loop", "sampling", "solver_order", "adaptive", "evaluations", "equal_seconds"]
+)
 def test_the_readme_has_a_place_for_each_benchmark(name):
     document = report.README.read_text(encoding="utf-8")
     assert "\n\nRESULT\n\n" in report.placed(document, name, "RESULT")
@@ -271,6 +286,64 @@ def test_a_bare_step_computes_gradients_and_leaves_the_weights():
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in loop.trainer.model.parameters())
 
 
+# quality after equal seconds
+
+
+@pytest.fixture
+def tiny_race(monkeypatch):
+    """Two networks of ours, a recipe and 40 digits."""
+    small = (lambda shape, side, classes: UNet(channels=shape, patch=2, num_classes=classes), ((8, 8), (16, 16)))
+    monkeypatch.setattr(equal_seconds, "NETWORKS", {"one": small, "other": small})
+    given = recipe_from({"data": {"set": "mnist_5k"}, "train": {"batch_size": 4, "device": "cpu"}}, "")
+    return given, TensorData.of(ImageSet(mnist_5k("test").images[:40], mnist_5k("test").labels[:40], ()))
+
+
+def test_runs_take_turns_and_end_together_after_all_their_steps(tiny_race):
+    recipe, data = tiny_race
+    slow, fast = (equal_seconds.Entry("one", (8, 8), pace=pace) for pace in (20.0, 60.0))
+    racers = [equal_seconds.Racer(entry, recipe, data, 2.0, reports=5) for entry in (slow, fast)]
+    assert [racer.steps for racer in racers] == [10, 30]
+    turns = []
+    for racer in racers:
+        advance = racer.advance
+        racer.advance = lambda racer=racer, advance=advance: (turns.append(racer.steps), advance())
+    equal_seconds.race(racers)
+    assert [racer.trainer.step for racer in racers] == [10, 30] and all(racer.seconds > 0 for racer in racers)
+    assert turns[:4] == [10, 30, 10, 30] and len(turns) == 10, "by turns, whatever their paces"
+    assert racers[0].loss == racers[0].losses[-1], "the mean over the last quarter: of five reports the last"
+
+
+def test_a_network_gets_its_fastest_setting_and_its_best_rate(tiny_race, monkeypatch):
+    recipe, data = tiny_race
+    monkeypatch.setattr(equal_seconds, "RATES", (1e-6, 3e-3))
+    monkeypatch.setattr(equal_seconds, "TRIAL", 1.0)
+    found = equal_seconds.tuned(equal_seconds.entered("one", recipe, 65_000), recipe, data, 1.5)
+    assert found.shape == (8, 8) and found.rate == 3e-3 and found.pace > 0
+    assert found.setting.precision == "fp32" or computes_in_bf16(torch.device("cpu"))
+    with pytest.raises(ValueError, match="Offer more shapes"):
+        equal_seconds.entered("one", recipe, 10**6)
+
+
+def test_a_unet_of_diffusers_takes_labels_and_none():
+    pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    network = equal_seconds.Labelled(train_step.unet_2d((8, 16), 8, num_class_embeds=11)).eval()
+    x, level = torch.randn(2, 1, 8, 8), torch.tensor([0.2, 0.7])
+    with torch.no_grad():
+        none, hidden, asked = (network(x, level, c) for c in (None, torch.tensor([-1, -1]), torch.tensor([3, -1])))
+    assert none.shape == x.shape and torch.equal(none, hidden)
+    assert not torch.equal(none[0], asked[0]) and torch.allclose(none[1], asked[1], atol=1e-6)
+
+
+def test_the_race_ends_in_a_table(tiny_race, monkeypatch, capsys):
+    monkeypatch.setattr(equal_seconds, "find_recipe", lambda name: name)
+    monkeypatch.setattr(equal_seconds, "read_recipe", lambda name: tiny_race[0])
+    monkeypatch.setattr(equal_seconds, "TOLERANCE", 1e9)
+    assert equal_seconds.main(["--seconds", "0.2", "--networks", "one", "other", "--n", "12"]) == 0
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in table[2:]] == ["| one", "| other", "| real training pictures"]
+
+
 # evaluations for a given quality
 
 DOUBLE = torch.ones((), dtype=torch.float64)
@@ -378,11 +451,10 @@ def test_the_run_writes_its_table_and_goes_on_where_it_was_stopped(tmp_path, mon
     monkeypatch.setattr(report, "README", readme)
     (fast,) = (c for c in evaluations.CONTENDERS if c.name == "dpmpp_2m, uniform grid")
     monkeypatch.setattr(evaluations, "CONTENDERS", (evaluations.Contender(fast.name, (1, 2), fast.walk),))
-    few = mnist_5k("train").images[:200], mnist_5k("train").labels[:200], ()
-    monkeypatch.setattr(evaluations, "mnist_5k", lambda split: ImageSet(*few))
+    monkeypatch.setattr(evaluations, "REAL", 200)
     monkeypatch.setattr(evaluations, "DEALS", 2)
     monkeypatch.setattr(evaluations, "WITHIN", 0.0)  # nothing is good enough: the whole ladder is climbed
-    command = ["--folder", str(tmp_path), "--n", "12", "--seeds", "1", "--reference", "2"]
+    command = ["--model", "mnist", "--folder", str(tmp_path), "--n", "12", "--seeds", "1", "--reference", "2"]
     with pytest.raises(SystemExit, match="let the run go on"):
         evaluations.main([*command, "--minutes", "0"])
     evaluations.main(command)
