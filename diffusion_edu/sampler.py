@@ -404,7 +404,7 @@ def trailing(num_timesteps: int, steps: int) -> Tensor:
     Raises:
         ValueError: if steps is not in 1 ... T.
     """
-    _check_nodes("trailing", num_timesteps, steps, num_timesteps)
+    _check_nodes("trailing", num_timesteps, steps)
     k = torch.arange(steps, 0, -1, dtype=torch.float64) * (num_timesteps / steps)
     return torch.cat([k.round() / num_timesteps, k.new_zeros(1)])
 
@@ -427,8 +427,8 @@ def leading(num_timesteps: int, steps: int, offset: int = 0) -> Tensor:
     Raises:
         ValueError: if steps is not in 1 ... T, or the offset leads out of 0 ... T.
     """
-    stride = num_timesteps // steps if steps >= 1 else 0
-    _check_nodes("leading", num_timesteps, steps, 1 + offset + (steps - 1) * stride, offset)
+    _check_nodes("leading", num_timesteps, steps, offset)
+    stride = num_timesteps // steps
     k = torch.arange(steps - 1, -1, -1, dtype=torch.float64) * stride + 1 + offset
     return torch.cat([k / num_timesteps, k.new_zeros(1)])
 
@@ -652,11 +652,14 @@ def slerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
     return on_a * a + on_b * b
 
 
-def _check_nodes(name: str, num_timesteps: int, steps: int, last: int, offset: int = 0) -> None:
-    if not 1 <= steps <= num_timesteps or offset < 0 or last > num_timesteps:
+def _check_nodes(name: str, num_timesteps: int, steps: int, offset: int = 0) -> None:
+    check_counts(name, num_timesteps=num_timesteps, steps=steps)
+    check_counts(name, 0, offset=offset)
+    last = 1 + offset + (steps - 1) * (num_timesteps // steps)
+    if steps > num_timesteps or last > num_timesteps:
         raise ValueError(
             f"{name} got steps={steps}, offset={offset} for a table of {num_timesteps} betas; it needs 1 <= steps <= "
-            f"{num_timesteps}, and an offset of at least 0 that keeps the nodes within the table."
+            f"{num_timesteps}, and an offset that keeps the nodes within the table."
         )
 
 
