@@ -249,8 +249,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--n", type=int, default=2000, help="samples for the distance (default: 2000)")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
     given = parser.parse_args(arguments)
-    if not 0 < given.seconds < math.inf or given.n < 3:
-        parser.error("--seconds must be above 0, and --n at least 3.")
+    if not 0 < given.seconds < math.inf or given.n < 4:
+        parser.error("--seconds must be above 0, and --n at least 4.")
     if BASE in given.networks:
         try:
             load("diffusers")

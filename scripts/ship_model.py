@@ -2,9 +2,11 @@
 
     diffusion-edu train mnist
     python -m scripts.ship_model runs/mnist mnist
+    python -m scripts.ship_model --again mnist
 
 Copied are the recipe, the log and the model card; the averaged weights are rounded to float16, and measured again as
-they will be loaded. That quality goes into the card.
+they will be loaded. That quality goes into the card. ``--again`` measures a model that is there already, where what is
+measured has changed.
 """
 
 import argparse
@@ -30,10 +32,16 @@ that was set, and `metrics.csv` the log of the training. `scripts/ship_model.py`
 def main() -> None:
     """What the command line asks for."""
     parser = argparse.ArgumentParser(description="Put a finished run's model into the package.")
-    parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("name", help="what load_run will call it")
+    parser.add_argument("run", type=Path, nargs="?", help="the run's folder")
+    parser.add_argument("name", help="what load_run calls it")
+    parser.add_argument("--again", action="store_true", help="measure the model that is there, and mend its card")
     asked = parser.parse_args()
-    ship(asked.run, asked.name)
+    if asked.again == (asked.run is not None):
+        parser.error("give a run's folder and a name, or --again and a name.")
+    if asked.again:
+        measure_again(asked.name)
+    else:
+        ship(asked.run, asked.name)
 
 
 def ship(run: Path, name: str) -> None:
@@ -49,11 +57,28 @@ def ship(run: Path, name: str) -> None:
     for file in (RECIPE, "metrics.csv"):
         shutil.copyfile(run / file, folder / file)
 
+    write_atomically(folder / "README.md", shipped_card(card, name, measured(folder)).encode())
+    print(f"{folder}: {size / 1e6:.2f} MB")
+
+
+def measure_again(name: str) -> None:
+    """Put the quality of a model in the package into its card anew."""
+    path = MODELS / name / "README.md"
+    card = with_quality(path.read_text(encoding="utf-8"), measured(path.parent))
+    write_atomically(path, card.encode())
+
+
+def measured(folder: Path) -> Quality:
+    """Of the weights as they will be loaded."""
     model, recipe = load_run(folder)
     quality = measure(model, recipe, recipe.sample, recipe.evaluate.n, recipe.evaluate.seed)
     print(quality)
-    write_atomically(folder / "README.md", shipped_card(card, name, quality).encode())
-    print(f"{folder}: {size / 1e6:.2f} MB")
+    return quality
+
+
+def with_quality(card: str, quality: Quality) -> str:
+    """The card with another table. Raises ValueError if it has none."""
+    return replaced(card, r"(?<=\n)\| measure \|(?:.*\n)*?(?=\n)", quality.table() + "\n")
 
 
 def shipped_card(card: str, name: str, quality: Quality) -> str:
@@ -62,15 +87,21 @@ def shipped_card(card: str, name: str, quality: Quality) -> str:
     Raises:
         ValueError: if the card lacks one of the places to fill in: ``cli.run`` writes them.
     """
+    card = with_quality(card, quality)
     for pattern, text in (
-        (r"(?<=\n)\| measure \|(?:.*\n)*?(?=\n)", quality.table() + "\n"),
         (r"`model\.safetensors` holds (?:.|\n)*? that was set\.", SHIPPED),
         (r"\bFOLDER\b", name),
     ):
-        card, places = re.subn(pattern, lambda match, text=text: text, card)  # type: ignore[misc]
-        if not places:
-            raise ValueError(f"the run's card has nothing like {pattern}; does cli.run write its cards otherwise now?")
+        card = replaced(card, pattern, text)
     return re.sub(r"(?m)^(diffusion-edu train .*?) --folder \S+", r"\1", card)  # where the run lay is nobody's business
+
+
+def replaced(card: str, pattern: str, text: str) -> str:
+    """The card with a text in place of what looks like the pattern. Raises ValueError if nothing does."""
+    card, places = re.subn(pattern, lambda match: text, card)
+    if not places:
+        raise ValueError(f"the run's card has nothing like {pattern}; does cli.run write its cards otherwise now?")
+    return card
 
 
 if __name__ == "__main__":

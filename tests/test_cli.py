@@ -192,7 +192,7 @@ def test_cifar10_has_the_numbers_of_edm():
         ("[model]\nschedule = 'cosin'", r"model\.schedule is 'cosin'; .* Did you mean cosine\?"),
         ("[sample]\nsampler = 'plms'", r"the sampler is 'plms'; it is one of dpmpp_2m, ddim"),
         ("[sample]\nsteps = 0", r"steps=0; it takes at least one"),
-        ("[evaluate]\nn = 2", r"give n = 0, or n >= 3"),
+        ("[evaluate]\nn = 3", r"give n = 0, or n >= 4"),
         ("[mlp]\nwidth = 64", r"sets mlp and trains on digits, for which the network is the one in unet"),
         ("[data]\nset = 'moons'\n[unet]\npatch = 2", r"sets unet and trains on moons"),
         ("[train\nsteps = 3", r"is not TOML .* mend that line"),
@@ -357,6 +357,8 @@ def test_the_card_says_command_data_seconds_and_measured_quality(trained):
     assert re.search(r"\| Fréchet distance, n = 20 \| [\d.e-]+ \| [\d.e-]+ \|", card)
     assert re.search(r"\| KID ± standard error, n = 20 \| \S+ ± \S+ \| \S+ ± \S+ \|", card)
     assert re.search(r"\| classifier agrees with the label \| 0\.\d+ \| [01]\.\d+ \|", card)
+    assert all(re.search(rf"\| {name} \| [01]\.\d+ \| [01]\.\d+ \|", card) for name in ("precision", "recall"))
+    assert "training one" not in card, "a toy's training examples are never seen twice"
 
 
 def test_a_finished_run_is_left_alone(trained, capsys):
@@ -463,6 +465,9 @@ def test_real_training_pictures_in_place_of_samples_measure_as_the_floor(monkeyp
     assert quality.frechet.value == quality.frechet.floor > 0 and quality.kid == quality.kid_floor
     assert torch.equal(asked[0], given.data_set.real("test", 200, None, 0)[1])
     assert quality.agreement < 0.3 and quality.agreement_real > 0.9  # real pictures, but not of what was asked
+    assert quality.regions == quality.regions_floor and min(quality.regions) > 0.5
+    assert quality.memorised.share == 1.0 and quality.memorised.expected == 0.8  # each is its own nearest example
+    assert "| nearest example is a training one | 1.000 ± " in quality.table()
 
 
 def test_a_run_that_is_not_whole_gets_a_sentence(trained, tmp_path):

@@ -108,6 +108,10 @@ def test_a_finished_run_becomes_a_shipped_model_with_its_own_quality_in_the_card
     model, given = load_run(folder)
     assert measure(model, given, given.sample, 20, 0).table() in card and card.count("| measure |") == 1
 
+    (folder / "README.md").write_text(re.sub(r"\| precision .*\n", "", card), encoding="utf-8")
+    ship_model.measure_again("two_moons")
+    assert (folder / "README.md").read_text(encoding="utf-8") == card, "as it was measured before"
+
     monkeypatch.setattr(ship_model, "LIMIT", 10)
     with pytest.raises(SystemExit, match="may ship"):
         ship_model.ship(run, "too_large")

@@ -188,8 +188,8 @@ class EvaluateConfig:
     seed: int = 0  # of the samples and of the choice of real examples
 
     def __post_init__(self) -> None:
-        if self.n < 0 or 0 < self.n < 3 or self.seed < 0:
-            raise ValueError(f"evaluate got n={self.n} and seed={self.seed}; give n = 0, or n >= 3, and a seed >= 0.")
+        if self.n < 0 or 0 < self.n < 4 or self.seed < 0:
+            raise ValueError(f"evaluate got n={self.n} and seed={self.seed}; give n = 0, or n >= 4, and a seed >= 0.")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,17 @@ from torch import Tensor
 from ..data import seeded
 from ..denoiser import Denoiser, DiffusionModel, Treated, clip_x_0
 from ..guidance import ClassifierFreeGuidance
-from ..metrics import Distance, Estimate, agreement, frechet_distance, kid
+from ..metrics import (
+    Distance,
+    Estimate,
+    Memorisation,
+    PrecisionRecall,
+    agreement,
+    frechet_distance,
+    kid,
+    memorisation,
+    precision_recall,
+)
 from ..process import prior
 from ..sampler import sample
 from .names import GRIDS, SAMPLERS, SCHEDULES, choose
@@ -21,6 +31,7 @@ from .recipe import Recipe, SampleConfig
 
 __all__ = ["Quality", "draw_samples", "labels_for", "load_drawing", "measure", "picture"]
 
+MOST = 60_000  # real examples of a split at most that are searched for the nearest to a sample
 BATCH = 250  # samples at a time: fixed, so that a seed means the same samples wherever memory allows it
 
 
@@ -128,11 +139,14 @@ def picture(x: Tensor, columns: int = 10) -> bytes:
 
 @dataclass(frozen=True)
 class Quality:
-    """How good samples are, beside what real examples get.
+    """How good samples are, beside what real examples get: a model's report card.
 
     Args:
         frechet: with its real-to-real floor and n.
         kid, kid_floor: of samples and of real training examples, both to the same real test examples.
+        regions, regions_floor: precision and recall, likewise.
+        memorised: how often a sample's nearest example is one that was trained on, in pixels; None for a toy, whose
+            training examples are never seen twice.
         agreement, agreement_real: the share of samples, and of real test examples, that a classifier takes for what
             they should be; None without labels or classifier.
         features: what was measured, in words.
@@ -143,6 +157,9 @@ class Quality:
     frechet: Distance
     kid: Estimate
     kid_floor: Estimate
+    regions: PrecisionRecall
+    regions_floor: PrecisionRecall
+    memorised: Memorisation | None
     agreement: float | None
     agreement_real: float | None
     features: str
@@ -158,9 +175,15 @@ class Quality:
                 f"{self.kid.value:.3g} ± {self.kid.standard_error:.2g}",
                 f"{self.kid_floor.value:.3g} ± {self.kid_floor.standard_error:.2g}",
             ),
+            ("precision", f"{self.regions.precision:.3f}", f"{self.regions_floor.precision:.3f}"),
+            ("recall", f"{self.regions.recall:.3f}", f"{self.regions_floor.recall:.3f}"),
         ]
         if self.agreement is not None and self.agreement_real is not None:
             rows.append(("classifier agrees with the label", f"{self.agreement:.3f}", f"{self.agreement_real:.3f}"))
+        if self.memorised is not None:
+            share, error = self.memorised.share, self.memorised.standard_error
+            expected = f"{self.memorised.expected:.3f} if nothing is memorised"
+            rows.append(("nearest example is a training one", f"{share:.3f} ± {error:.2g}", expected))
         return rows
 
     def table(self) -> str:
@@ -183,8 +206,15 @@ class Quality:
             "kid_standard_error": self.kid.standard_error,
             "kid_real": self.kid_floor.value,
             "kid_real_standard_error": self.kid_floor.standard_error,
+            "precision": self.regions.precision,
+            "precision_real": self.regions_floor.precision,
+            "recall": self.regions.recall,
+            "recall_real": self.regions_floor.recall,
             "agreement": self.agreement,
             "agreement_real": self.agreement_real,
+            "memorised": None if self.memorised is None else self.memorised.share,
+            "memorised_standard_error": None if self.memorised is None else self.memorised.standard_error,
+            "memorised_expected": None if self.memorised is None else self.memorised.expected,
             "features": self.features,
             "sampling": self.sampling,
             "seconds": self.seconds,
@@ -200,14 +230,14 @@ def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: in
         model: in eval mode.
         recipe: of the model.
         settings: how to draw the samples.
-        n: examples in each set, >= 3; as many as there are, where there are fewer.
+        n: examples in each set, >= 4; as many as there are, where there are fewer.
         seed: of the samples and of the choice of real examples.
 
     Raises:
-        ValueError: if n is below 3, or the samples are not finite.
+        ValueError: if n is below 4, or the samples are not finite.
     """
-    if n < 3:
-        raise ValueError(f"a distance of two sets got n={n}; it needs at least 3 examples in each.")
+    if n < 4:
+        raise ValueError(f"a report card got n={n}; it needs at least 4 examples of each kind.")
     data, folder = recipe.data_set, recipe.data.folder
     reference, labels = data.real("test", n, folder, seed)
     n = len(reference)
@@ -220,11 +250,17 @@ def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: in
     f_samples, said = features.of(samples)
     f_reference, said_of_real = features.of(reference)
     f_other, _ = features.of(other)
+    memorised = None
+    if recipe.of_pictures:
+        memorised = memorisation(samples, *(data.real(split, MOST, folder, seed)[0] for split in ("train", "test")))
     asked = recipe.model.conditional and said is not None and said_of_real is not None
     return Quality(
         Distance(frechet_distance(f_samples, f_reference), frechet_distance(f_other, f_reference), n),
         kid(f_samples, f_reference),
         kid(f_other, f_reference),
+        precision_recall(f_reference, f_samples),
+        precision_recall(f_reference, f_other),
+        memorised,
         agreement(said, labels) if asked and said is not None else None,
         agreement(said_of_real, labels) if asked and said_of_real is not None else None,
         features.words,
