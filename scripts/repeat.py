@@ -1,0 +1,166 @@
+"""Run the notebooks again and again, strictly: whatever differs between two runs is found here, and not by a learner.
+
+    python -m scripts.repeat [names of notebooks] [--times 10] [--threads 1 2] [--offline] [--minutes 60]
+
+A run is nbval's: a fresh kernel executes every cell, and each output must be the stored one. The notebook is copied
+into an empty folder first, and the kernel works there. ``--threads`` is how many PyTorch gets, ``--offline`` cuts the
+network (Linux). Every run is a line of FOLDER/runs.csv, so that a series that was stopped goes on; a notebook that has
+changed since is run anew.
+"""
+
+import argparse
+import csv
+import hashlib
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from scripts.book_pages import notebooks
+
+ROOT = Path(__file__).resolve().parents[1]
+SANITISE = ROOT / "tests" / "nbval_sanitize.cfg"
+# A network of its own that leads nowhere, but for the machine's talk with itself, which a kernel needs.
+CUT_OFF = """\
+import fcntl, os, socket, struct, sys
+with socket.socket() as s:
+    fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", 0x41))  # SIOCSIFFLAGS: up and running
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A run that is wanted: which notebook in which state, how many threads, the how-manieth, with a network or not."""
+
+    name: str
+    sha256: str
+    threads: int
+    k: int
+    offline: bool
+
+
+@dataclass(frozen=True)
+class Run(Wish):
+    """A run that was made: its seconds, and "green" or what pytest said last."""
+
+    seconds: float
+    outcome: str
+
+    @property
+    def wish(self) -> Wish:
+        """What it was made for."""
+        return Wish(*(getattr(self, field.name) for field in fields(Wish)))
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.threads} threads, run {self.k + 1}: {self.outcome} ({self.seconds} s)"
+
+
+def wishes(paths: Sequence[Path], threads: Sequence[int], times: int, offline: bool) -> list[Wish]:
+    """All runs, the first of each notebook before the second of any."""
+    state = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return [Wish(path.stem, state[path], n, k, offline) for k in range(times) for n in threads for path in paths]
+
+
+def read(path: Path) -> list[Run]:
+    """The runs that a file holds; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            Run(row["name"], row["sha256"], int(row["threads"]), int(row["k"]), row["offline"] == "True",
+                float(row["seconds"]), row["outcome"])
+            for row in csv.DictReader(file)
+        ]  # fmt: skip
+
+
+def keep(path: Path, run: Run) -> None:
+    """One more line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Run)], lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(asdict(run))
+
+
+def made(wish: Wish, notebook: Path) -> Run:
+    """Run a notebook in an empty folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(notebook, folder)
+        command = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", folder]
+        command += ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=1200"]
+        command += ["--nbval-sanitize-with", str(SANITISE), "-p", "no:cacheprovider", notebook.name]
+        if wish.offline:
+            command = ["unshare", "--map-root-user", "--net", sys.executable, "-c", CUT_OFF, *command]
+        environment = {**os.environ, "DIFFUSION_EDU_RUNS": f"{folder}/runs", "OMP_NUM_THREADS": str(wish.threads)}
+        environment.setdefault("OMP_WAIT_POLICY", "passive")
+        environment.pop("MPLBACKEND", None)
+        start = time.monotonic()
+        done = subprocess.run(
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        seconds = time.monotonic() - start
+    if done.returncode:
+        print(done.stdout[-4000:], done.stderr[-1000:], sep="\n", file=sys.stderr)
+    said = (done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["nothing was said"])[-1]
+    return Run(**asdict(wish), seconds=round(seconds, 1), outcome="green" if done.returncode == 0 else said.strip("= "))
+
+
+def summary(runs: Sequence[Run], wanted: Sequence[Wish]) -> str:
+    """How many of the wanted runs are green, red, or not made yet; each red one by name."""
+    there = {run.wish: run for run in runs}
+    found = [there[wish] for wish in wanted if wish in there]
+    red = [run for run in found if run.outcome != "green"]
+    missing = len(wanted) - len(found)
+    return "\n".join([*map(str, red), f"{len(found) - len(red)} green, {len(red)} red, {missing} not made yet"])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns 0 when every run that was asked for is green, else 1."""
+    parser = argparse.ArgumentParser(description="The notebooks, again and again.")
+    parser.add_argument("names", nargs="*", help="notebooks to run, such as 04_elbo; all of them if none is named")
+    parser.add_argument("--times", type=int, default=10, help="runs of each (default: 10)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of PyTorch (default: 1 2)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
+    parser.add_argument("--offline", action="store_true", help="without a network")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no run after so many minutes")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "repeat", help="where runs.csv lies")
+    given = parser.parse_args(arguments)
+    there = {path.stem: path for path in notebooks()}
+    unknown = sorted(set(given.names) - set(there))
+    if unknown:
+        parser.error(f"there is no notebook {', '.join(unknown)}; the names are {', '.join(there)}.")
+    if given.offline and not shutil.which("unshare"):
+        parser.error("--offline needs Linux's unshare; leave it out.")
+    if min(given.times, given.jobs, *given.threads) < 1:
+        parser.error("--times, --threads and --jobs must be at least 1.")
+    wanted = wishes([there[name] for name in given.names or there], given.threads, given.times, given.offline)
+    file, deadline = given.folder / "runs.csv", time.monotonic() + 60 * given.minutes
+    before = {run.wish for run in read(file)}
+
+    def in_time(wish: Wish) -> Run | None:
+        return made(wish, there[wish.name]) if time.monotonic() < deadline else None
+
+    with ThreadPoolExecutor(given.jobs) as pool:
+        for run in pool.map(in_time, [wish for wish in wanted if wish not in before]):
+            if run is not None:
+                keep(file, run)
+                print(
+                    f"{run.name}, {run.threads} threads, run {run.k + 1}: {run.outcome} ({run.seconds} s)", flush=True
+                )
+    text = summary(read(file), wanted)
+    print(text)
+    return 0 if text.endswith(" 0 red, 0 not made yet") else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
