@@ -33,7 +33,8 @@ from diffusion_edu.storage import load_tensors
 from scripts import ship_model, train_noisy_classifier
 
 MODELS = Path(str(resources.files("diffusion_edu"))) / "assets" / "models"
-SHIPPED = {"mnist": (digit_classifier, 0.9)}  # name: what reads its samples, and the least share read as asked
+# name: what reads its samples, and the least share read as asked
+SHIPPED = {"mnist": (digit_classifier, 0.9), "fashion_mnist": (fashion_classifier, 0.8)}
 
 
 def test_each_shipped_model_is_one_that_is_tested_here():
