@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -128,8 +127,8 @@ class Entry:
         )
         trainer = Trainer(model, data, recipe.build_loss(), config, times=recipe.build_times(model))
         if not self.setting.channels_last:
-            for network in (trainer.model, trainer.ema):
-                network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            for part in (trainer.model, trainer.ema):
+                part.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return trainer
 
 
@@ -148,7 +147,7 @@ class Racer:
         self.batch = recipe.train.batch_size
         self.steps = max(4, round(seconds * entry.pace / self.batch))
         self.trainer = entry.trainer(recipe, data, self.steps, max(1, self.steps // reports))
-        self.reports: Iterator[object] = iter(self.trainer)
+        self.reports = iter(self.trainer)
         self.seconds, self.losses = 0.0, list[float]()
 
     @property
@@ -160,8 +159,8 @@ class Racer:
         """One turn."""
         before = self.trainer.step
         progress = next(self.reports)
-        self.seconds += (progress.step - before) * self.batch / progress.images_per_second  # type: ignore[attr-defined]
-        self.losses.append(progress.loss)  # type: ignore[attr-defined]
+        self.seconds += (progress.step - before) * self.batch / progress.images_per_second
+        self.losses.append(progress.loss)
 
     @property
     def loss(self) -> float:
@@ -200,7 +199,7 @@ def tuned(entry: Entry, recipe: Recipe, data: Data, seconds: float) -> Entry:
     trials = [Racer(replace(entry, rate=rate), recipe, data, TRIAL * seconds) for rate in RATES]
     race(trials)
     for trial in trials:
-        _say(f"{entry.name}: rate {trial.entry.rate:g}, loss {trial.loss:.4f} after {trial.seconds:.0f} s")
+        report.say(f"{entry.name}: rate {trial.entry.rate:g}, loss {trial.loss:.4f} after {trial.seconds:.0f} s")
     best = min(trials, key=lambda trial: trial.loss)
     pace = best.steps * best.batch / best.seconds  # over a longer time than that of the settings
     return replace(entry, rate=best.entry.rate, pace=pace)
@@ -236,10 +235,6 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Print the table. Returns 0, or 2 where a library is missing."""
     parser = argparse.ArgumentParser(description="Quality after equal training seconds.")
@@ -255,7 +250,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             load("diffusers")
         except MissingPeerError as error:
-            _say(str(error))
+            report.say(str(error))
             return 2
     recipe = read_recipe(find_recipe(given.recipe))
     data = recipe.data_set.training(recipe.data.folder, recipe.train.seed)
@@ -265,7 +260,7 @@ def main(arguments: list[str] | None = None) -> int:
     race(racers)
     finished = []
     for racer in racers:
-        _say(f"{racer.entry.name}: {racer.seconds:.0f} s, loss {racer.loss:.4f}; measuring {given.n} samples")
+        report.say(f"{racer.entry.name}: {racer.seconds:.0f} s, loss {racer.loss:.4f}; measuring {given.n} samples")
         finished.append((racer, measure(racer.trainer.ema, recipe, recipe.sample, given.n, recipe.evaluate.seed)))
     sampling = finished[0][1].sampling
     text = (

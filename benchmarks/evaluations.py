@@ -19,14 +19,12 @@ real pictures to real pictures at the same n, over 20 deals.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import math
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +58,6 @@ from diffusion_edu import (
 from diffusion_edu.cli import Recipe, load_run
 from diffusion_edu.data import seeded
 from diffusion_edu.schedule import LARGEST_RATIO
-from diffusion_edu.storage import write_atomically
 
 BATCH, DEALS, WITHIN = 100, 20, 1.05
 REAL = 12_000  # real pictures at most, to hold samples against
@@ -207,9 +204,15 @@ def reference(steps: int) -> Contender:
 
 @dataclass(frozen=True)
 class Real:
-    """Features of real training pictures, dealt into two parts: n, and the rest that samples are held against."""
+    """Features of real training pictures, dealt into two parts: n, and the rest that samples are held against.
+
+    Args:
+        features: (N, F).
+        read: pictures to features, and to the labels that a classifier reads off them.
+    """
 
     features: Tensor
+    read: Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
     def parts(self, n: int, deal: int = 0) -> tuple[Tensor, Tensor]:
         """n of them and the others, by a deal with a number.
@@ -236,9 +239,8 @@ def measured(
     """Draw n samples and measure them."""
     counting, generator = Counting(denoiser), seeded(seed)
     asked = torch.arange(n) % len(recipe.data_set.classes)
-    starts = prior(
-        denoiser.schedule, (n, *recipe.data_set.shape), generator
-    )  # before anything else: the same for all samplers
+    # drawn before anything else: the same for all samplers
+    starts = prior(denoiser.schedule, (n, *recipe.data_set.shape), generator)
     began, parts, calls = time.perf_counter(), [], []
     for x, labels in zip(starts.split(BATCH), asked.split(BATCH), strict=True):
         counting.calls = 0
@@ -247,7 +249,7 @@ def measured(
             parts.append(contender.walk(counting, x, rung, labels, generator).contiguous())
         calls.append(counting.calls)
     seconds = time.perf_counter() - began
-    features, said = recipe.data_set.features(recipe.data.folder).of(torch.cat(parts).clamp(-1, 1))
+    features, said = real.read(torch.cat(parts).clamp(-1, 1))
     assert said is not None
     distance = frechet_distance(features, real.parts(n)[1])
     return Result(
@@ -269,33 +271,17 @@ class Results:
     """The rows so far, kept in a file that is whole at every moment."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.rows = path, {row.key: row for row in _read(path)}
+        self.path, self.rows = path, {row.key: row for row in report.read_rows(path, Result)}
 
     def add(self, row: Result) -> None:
         """Keep a row, on disk first."""
-        rows = [*self.rows.values(), row]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [field.name for field in fields(Result)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-        write_atomically(self.path, text.getvalue().encode())
+        report.write_rows(self.path, [*self.rows.values(), row])
         self.rows[row.key] = row
 
     def of(self, name: str, rung: float, seeds: int, n: int) -> list[Result]:
         """The rows of a sampler at a rung, as many of the seeds as are there."""
         keys = [(name, float(rung), seed, n) for seed in range(seeds)]
         return [self.rows[key] for key in keys if key in self.rows]
-
-
-def _read(path: Path) -> list[Result]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            Result(row["sampler"], float(row["rung"]), int(row["seed"]), int(row["n"]),
-                   *(float(row[name]) for name in ("evaluations", "frechet", "agreement", "seconds")))
-            for row in csv.DictReader(file)
-        ]  # fmt: skip
 
 
 # all results
@@ -482,10 +468,11 @@ def main(arguments: list[str] | None = None) -> None:
     model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     denoiser = Treated(model, clip_x_0)
     pictures, _ = recipe.data_set.real("train", REAL, recipe.data.folder, 0)
-    features, said = recipe.data_set.features(recipe.data.folder).of(pictures)
+    read = recipe.data_set.features(recipe.data.folder).of
+    features, said = read(pictures)
     if said is None or not recipe.model.conditional:
         parser.error(f"{given.model} has no labels, or there is no classifier that reads them; give another model")
-    real = Real(features)
+    real = Real(features, read)
     results = Results(folder / "results.csv")
     contenders, standard = present(CONTENDERS), reference(given.reference)
 

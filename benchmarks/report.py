@@ -6,18 +6,24 @@ that is run with ``--write`` puts its result there and leaves the rest of the fi
 
 from __future__ import annotations
 
+import csv
 import datetime
+import io
 import os
 import platform
 import re
 import statistics
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 
 from diffusion_edu.storage import write_atomically
+
+Row = TypeVar("Row")
 
 README = Path(__file__).with_name("README.md")
 
@@ -70,6 +76,33 @@ def _processor() -> str:
     except OSError:
         found = None
     return found.group(1).strip() if found else platform.processor() or platform.machine()
+
+
+def read_rows(path: Path, kind: type[Row]) -> list[Row]:
+    """The rows of a CSV file as records of a dataclass of texts, numbers and truth values; none if there is no file."""
+    if not path.is_file():
+        return []
+    types = get_type_hints(kind)
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            kind(**{name: text == "True" if types[name] is bool else types[name](text) for name, text in row.items()})
+            for row in csv.DictReader(file)
+        ]
+
+
+def write_rows(path: Path, rows: Sequence[Any]) -> None:
+    """Records of one dataclass as a CSV file that is whole at every moment. At least one row."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(rows[0])], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.getvalue().encode())
+
+
+def say(text: str) -> None:
+    """A line on stderr, at once: what a benchmark is doing."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def placed(document: str, name: str, text: str) -> str:

@@ -425,7 +425,7 @@ def measure(
             Run(contender.name, shape, setting, batch, side, str(device)) for shape in shapes for setting in SETTINGS
         ]
         work, seconds = fastest([Training(run) for run in runs], lambda work: 1.0)
-        _say(f"{contender.name}: {work.run.shape}, {work.run.setting}, {batch / seconds:.0f} pictures/s")
+        report.say(f"{contender.name}: {work.run.shape}, {work.run.setting}, {batch / seconds:.0f} pictures/s")
         works.append(work)
         steps.append(max(1, round(turn / seconds)))
     sizes = (1024, 2048, 4096) if device.type == "cpu" else (4096, 8192, 16384)
@@ -539,10 +539,6 @@ def verdicts(measured: Sequence[Measured]) -> list[str]:
     return lines
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def chosen(side: int, tolerance: float) -> tuple[list[tuple[Contender, list[Shape]]], list[str]]:
     """The contenders that are installed, each with its closest shapes, and a sentence for each that is not."""
     wanted = _count(OURS, side)(OURS.shapes[0])
@@ -583,10 +579,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     contenders, sentences = chosen(given.size, TOLERANCE)
     for sentence in sentences:
-        _say(sentence)
+        report.say(sentence)
     parts = [f"{report.machine(device)}. {given.size}x{given.size} pictures, {given.rounds} rounds."]
     for batch in given.batch:
-        _say(f"batch {batch}")
+        report.say(f"batch {batch}")
         rows, peaks = measure(contenders, device, batch, given.size, given.rounds, given.turn, not given.no_memory)
         found = "; ".join(
             f"{p} {peak.flops_per_second / 1e9:.0f} GFLOP/s ({peak.n} squared)" for p, peak in peaks.items()

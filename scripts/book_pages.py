@@ -6,12 +6,13 @@ written by hand, so none can lag behind.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import base64
 import io
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -52,6 +53,15 @@ def repository() -> str:
 def notebooks() -> list[Path]:
     """The course's notebooks in its order: the refresher, then by number."""
     return sorted((ROOT / "notebooks").glob("*.ipynb"), key=lambda path: (path.stem[0] != "A", path.stem))
+
+
+def chosen(parser: argparse.ArgumentParser, names: Sequence[str], paths: Sequence[Path]) -> dict[str, Path]:
+    """Notebooks by name: those that were named on a command line, or all. An unknown name ends it with a sentence."""
+    there = {path.stem: path for path in paths}
+    unknown = sorted(set(names) - set(there))
+    if unknown:
+        parser.error(f"there is no notebook {', '.join(unknown)}; the names are {', '.join(there)}.")
+    return {name: there[name] for name in names or there}
 
 
 def launch_links(name: str) -> str:

@@ -21,7 +21,7 @@ import nbformat
 import torch
 
 from benchmarks import report
-from scripts.book_pages import notebooks
+from scripts.book_pages import chosen, notebooks
 from scripts.notebook_execution import execute, read
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,12 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="put the table into book/costs.md")
     parser.add_argument("--at-once", action="store_true", help="all kernels together")
     given = parser.parse_args(arguments)
-    there = {path.stem: path for path in notebooks()}
-    unknown = sorted(set(given.names) - set(there))
-    if unknown:
-        parser.error(f"there is no notebook {', '.join(unknown)}; the names are {', '.join(there)}.")
+    wanted = list(chosen(parser, given.names, notebooks()).values())
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the core to another kernel
-    wanted = [there[name] for name in given.names or there]
     costs, failed = [], []
     with ThreadPoolExecutor(len(wanted) if given.at_once else 1) as pool:
         for path, running in [(path, pool.submit(cost, path)) for path in wanted]:

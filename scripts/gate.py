@@ -16,6 +16,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = sys.executable
+# Strict: each cell is executed, and its output must be the stored one, but for what the file of patterns names.
+NBVAL = (
+    *("--nbval", "--nbval-current-env", "--nbval-cell-timeout=1200"),
+    *("--nbval-sanitize-with", str(ROOT / "tests" / "nbval_sanitize.cfg")),
+)
 # A test file, or a notebook, stays in one process: its cells build on each other, and so do a browser's tests.
 PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 
@@ -41,8 +46,6 @@ class Result:
 def steps() -> list[Step]:
     """The gate's steps."""
     notebooks = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "notebooks").glob("*.ipynb"))
-    nbval = ("--nbval", "--nbval-current-env", "--nbval-cell-timeout=1200")
-    sanitise = ("--nbval-sanitize-with", "tests/nbval_sanitize.cfg")
     return [
         Step("format", (PYTHON, "-m", "ruff", "format", "--check", ".")),
         Step("lint", (PYTHON, "-m", "ruff", "check", ".")),
@@ -50,8 +53,16 @@ def steps() -> list[Step]:
         # nbval takes seconds to import, in each process, and only the next step needs it
         Step("tests", (PYTHON, "-m", "pytest", *PARALLEL, "-p", "no:nbval")),
         # Without notebooks the folder's name is passed on: pytest then finds nothing, which is red.
-        Step("notebooks", (PYTHON, "-m", "pytest", *PARALLEL, *nbval, *sanitise, *(notebooks or ["notebooks"]))),
+        Step("notebooks", (PYTHON, "-m", "pytest", *PARALLEL, *NBVAL, *(notebooks or ["notebooks"]))),
     ]
+
+
+def environment(runs: str) -> dict[str, str]:
+    """What a test runs in; ``runs`` is the folder for what notebooks write."""
+    found = {**os.environ, "DIFFUSION_EDU_RUNS": runs, "PYTHONUNBUFFERED": "1"}
+    found.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the core to the other process
+    found.pop("MPLBACKEND", None)  # a notebook's figures go into the notebook
+    return found
 
 
 def run(step: Step, environment: dict[str, str]) -> Result:
@@ -88,10 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"There is no step {', '.join(unknown)}. The steps are {', '.join(known)}.", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as runs:  # what notebooks write while they are tested
-        environment = {**os.environ, "DIFFUSION_EDU_RUNS": runs, "PYTHONUNBUFFERED": "1"}
-        environment.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the core to the other process
-        environment.pop("MPLBACKEND", None)  # a notebook's figures go into the notebook
-        results = [run(known[name], environment) for name in (wanted or known)]
+        results = [run(known[name], environment(runs)) for name in (wanted or known)]
     print("\n=== summary")
     for result in results:
         verdict = "green" if result.code == 0 else f"RED (exit code {result.code})"

@@ -7,8 +7,6 @@ are there to be looked at and to measure samples by: nothing in this course was 
 byte for byte on every run, and ``diffusion_edu.data`` holds its SHA-256.
 """
 
-import hashlib
-
 import torch
 
 from diffusion_edu.data import fashion_mnist, seeded
@@ -22,9 +20,7 @@ def main() -> None:
     test = fashion_mnist("test")
     chosen = torch.cat([(test.labels == k).nonzero()[:EACH, 0] for k in range(len(test.names))])
     chosen = chosen[torch.randperm(len(chosen), generator=seeded(0))]
-    path = ASSETS / "fashion_2k.npz"
-    write(path, test.images[chosen, 0].numpy(), test.labels[chosen].numpy())
-    print(f"{path.name}: {path.stat().st_size} bytes, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
+    write(ASSETS / "fashion_2k.npz", test.images[chosen, 0].numpy(), test.labels[chosen].numpy())
 
 
 if __name__ == "__main__":

@@ -9,19 +9,22 @@ every run, and ``diffusion_edu.data`` holds its SHA-256.
 """
 
 import hashlib
-import os
+import io
 from pathlib import Path
 
 import numpy as np
+
+from diffusion_edu.storage import write_atomically
 
 ASSETS = Path(__file__).resolve().parents[1] / "diffusion_edu" / "assets"
 
 
 def write(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    """Pack pictures (N, H, W) and labels (N,), both from 0 to 255, into a NumPy archive, written beside and renamed."""
-    beside = path.with_suffix(".tmp.npz")
-    np.savez_compressed(beside, images=images.astype(np.uint8), labels=labels.astype(np.uint8))
-    os.replace(beside, path)
+    """Pack pictures (N, H, W) and labels (N,), both from 0 to 255, into a NumPy archive, and print its checksum."""
+    packed = io.BytesIO()
+    np.savez_compressed(packed, images=images.astype(np.uint8), labels=labels.astype(np.uint8))
+    write_atomically(path, packed.getvalue())
+    print(f"{path.name}: {path.stat().st_size} bytes, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
 
 
 def main() -> None:
@@ -32,9 +35,7 @@ def main() -> None:
     images = pixels.reshape(-1, 28, 28)
     assert images.min() >= 0 and images.max() <= 255 and np.array_equal(images, images.round())
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(images))
-    path = ASSETS / "mnist_5k.npz"
-    write(path, images[order], labels[order])
-    print(f"{path.name}: {path.stat().st_size} bytes, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
+    write(ASSETS / "mnist_5k.npz", images[order], labels[order])
 
 
 if __name__ == "__main__":

@@ -9,10 +9,8 @@ changed since is run anew.
 """
 
 import argparse
-import csv
 import hashlib
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -23,10 +21,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from scripts.book_pages import notebooks
+from benchmarks import report
+from scripts import gate
+from scripts.book_pages import chosen, notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
-SANITISE = ROOT / "tests" / "nbval_sanitize.cfg"
 # A network of its own that leads nowhere, but for the machine's talk with itself, which a kernel needs.
 CUT_OFF = """\
 import fcntl, os, socket, struct, sys
@@ -69,41 +68,15 @@ def wishes(paths: Sequence[Path], threads: Sequence[int], times: int, offline: b
     return [Wish(path.stem, state[path], n, k, offline) for k in range(times) for n in threads for path in paths]
 
 
-def read(path: Path) -> list[Run]:
-    """The runs that a file holds; none where there is no file."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            Run(row["name"], row["sha256"], int(row["threads"]), int(row["k"]), row["offline"] == "True",
-                float(row["seconds"]), row["outcome"])
-            for row in csv.DictReader(file)
-        ]  # fmt: skip
-
-
-def keep(path: Path, run: Run) -> None:
-    """One more line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.exists()
-    with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Run)], lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(asdict(run))
-
-
 def made(wish: Wish, notebook: Path) -> Run:
     """Run a notebook in an empty folder."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(notebook, folder)
         command = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", folder]
-        command += ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=1200"]
-        command += ["--nbval-sanitize-with", str(SANITISE), "-p", "no:cacheprovider", notebook.name]
+        command += [*gate.NBVAL, "-p", "no:cacheprovider", notebook.name]
         if wish.offline:
             command = ["unshare", "--map-root-user", "--net", sys.executable, "-c", CUT_OFF, *command]
-        environment = {**os.environ, "DIFFUSION_EDU_RUNS": f"{folder}/runs", "OMP_NUM_THREADS": str(wish.threads)}
-        environment.setdefault("OMP_WAIT_POLICY", "passive")
-        environment.pop("MPLBACKEND", None)
+        environment = {**gate.environment(f"{folder}/runs"), "OMP_NUM_THREADS": str(wish.threads)}
         start = time.monotonic()
         done = subprocess.run(
             command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
@@ -135,17 +108,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no run after so many minutes")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "repeat", help="where runs.csv lies")
     given = parser.parse_args(arguments)
-    there = {path.stem: path for path in notebooks()}
-    unknown = sorted(set(given.names) - set(there))
-    if unknown:
-        parser.error(f"there is no notebook {', '.join(unknown)}; the names are {', '.join(there)}.")
+    there = chosen(parser, given.names, notebooks())
     if given.offline and not shutil.which("unshare"):
         parser.error("--offline needs Linux's unshare; leave it out.")
     if min(given.times, given.jobs, *given.threads) < 1:
         parser.error("--times, --threads and --jobs must be at least 1.")
-    wanted = wishes([there[name] for name in given.names or there], given.threads, given.times, given.offline)
+    wanted = wishes(list(there.values()), given.threads, given.times, given.offline)
     file, deadline = given.folder / "runs.csv", time.monotonic() + 60 * given.minutes
-    before = {run.wish for run in read(file)}
+    runs = report.read_rows(file, Run)
+    before = {run.wish for run in runs}
 
     def in_time(wish: Wish) -> Run | None:
         return made(wish, there[wish.name]) if time.monotonic() < deadline else None
@@ -153,11 +124,10 @@ def main(arguments: list[str] | None = None) -> int:
     with ThreadPoolExecutor(given.jobs) as pool:
         for run in pool.map(in_time, [wish for wish in wanted if wish not in before]):
             if run is not None:
-                keep(file, run)
-                print(
-                    f"{run.name}, {run.threads} threads, run {run.k + 1}: {run.outcome} ({run.seconds} s)", flush=True
-                )
-    text = summary(read(file), wanted)
+                runs.append(run)
+                report.write_rows(file, runs)
+                print(run, flush=True)
+    text = summary(runs, wanted)
     print(text)
     return 0 if text.endswith(" 0 red, 0 not made yet") else 1
 

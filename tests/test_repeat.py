@@ -6,6 +6,7 @@ import subprocess
 import nbformat
 import pytest
 
+from benchmarks import report
 from scripts import repeat
 
 SOURCES = {
@@ -40,11 +41,9 @@ def test_a_difference_is_named_and_a_series_goes_on(three_notebooks, capsys):
     said = capsys.readouterr()
     assert "same, 1 threads, run 1: green" in said.out and "random, 2 threads, run 1: 1 failed" in said.out
     assert said.out.strip().endswith("2 green, 2 red, 0 not made yet") and "0123456789abcdef" in said.err
-    assert len(repeat.read(three_notebooks / "runs.csv")) == 4
+    assert len(report.read_rows(three_notebooks / "runs.csv", repeat.Run)) == 4
 
-    assert repeat.main(["same", *command[2:4], *command[4:]]) == 0, (
-        "all that is asked for was made before, and is green"
-    )
+    assert repeat.main(["same", *command[2:]]) == 0, "all that is asked for was made before, and is green"
     assert capsys.readouterr().out.strip() == "2 green, 0 red, 0 not made yet"
     notebook = three_notebooks / "same.ipynb"
     notebook.write_text(notebook.read_text().replace("the same", "another thing"))

@@ -123,27 +123,34 @@ def test_a_finished_run_becomes_a_shipped_model_with_its_own_quality_in_the_card
 
 # the classifiers of noisy pictures
 
-# name: itself, its card, what reads samples, the model that it guides, and the least accuracy on clean pictures
+# name: itself, its card, what reads samples, the model that it guides; the least accuracy on pictures that are nearly
+# clean and at t = 0.7, and the most nats on the former
 NOISY = {
-    "digit": (noisy_digit_classifier, noisy_digit_classifier_card, digit_classifier, "mnist", 0.97),
-    "fashion": (noisy_fashion_classifier, noisy_fashion_classifier_card, fashion_classifier, "fashion_mnist", 0.85),
+    "digit": (noisy_digit_classifier, noisy_digit_classifier_card, digit_classifier, "mnist", (0.97, 0.8, 0.1)),
+    "fashion": (
+        noisy_fashion_classifier,
+        noisy_fashion_classifier_card,
+        fashion_classifier,
+        "fashion_mnist",
+        (0.86, 0.7, 0.37),
+    ),
 }
 
 
 @pytest.fixture(params=NOISY)
 def noisy(request):
-    """Name, classifier, card, reader, model's name, least accuracy of one of them, where its pictures are at hand."""
-    classifier, card, reader, guides, least = NOISY[request.param]
+    """Name, classifier, card, reader, model's name, bounds and test set of one, where its pictures are at hand."""
+    classifier, card, reader, guides, bounds = NOISY[request.param]
     subject = train_noisy_classifier.SUBJECTS[request.param]
     try:
         test = subject.load("test")
     except FileNotFoundError as missing:
         pytest.skip(str(missing))
-    return request.param, classifier, card(), reader, guides, least, test
+    return request.param, classifier, card(), reader, guides, bounds, test
 
 
 def test_a_classifier_of_noisy_pictures_has_the_accuracies_of_its_card_on_pictures_it_never_saw(noisy):
-    _, classifier, card, _, _, least, test = noisy
+    _, classifier, card, _, _, (nearly_clean, noisier, most_nats), test = noisy
     assert card["t"] == list(train_noisy_classifier.LEVELS)
     rows = list(zip(card["t"], card["test_accuracy"], card["test_nats"], strict=True))
     for t, accuracy, nats in rows if len(test) <= 1000 else rows[::5]:
@@ -151,9 +158,9 @@ def test_a_classifier_of_noisy_pictures_has_the_accuracies_of_its_card_on_pictur
         # five of a thousand may fall on the other side on a machine that rounds differently: near t = 1 all are close
         assert abs(found - accuracy) <= 0.005 and found_nats == pytest.approx(nats, abs=2e-3), t
     clean, noise = card["test_accuracy"][0], card["test_accuracy"][-1]
-    assert clean > least and abs(noise - card["chance_accuracy"]) < 0.06
-    assert card["test_accuracy"][card["t"].index(0.7)] > 0.6
-    assert card["test_nats"][0] < 0.4 and max(card["test_nats"]) < card["chance_nats"]
+    assert clean > nearly_clean and abs(noise - card["chance_accuracy"]) < 0.06
+    assert card["test_accuracy"][card["t"].index(0.7)] > noisier
+    assert card["test_nats"][0] < most_nats and max(card["test_nats"]) < card["chance_nats"]
     assert card["chance_accuracy"] == torch.bincount(test.labels).max() / len(test.labels)
 
 

@@ -198,6 +198,7 @@ class Quality:
 
     def as_dict(self) -> dict[str, Any]:
         """All numbers by name, for JSON."""
+        share, expected, error = self.memorised or (None, None, None)
         return {
             "n": self.frechet.n,
             "frechet": self.frechet.value,
@@ -212,9 +213,9 @@ class Quality:
             "recall_real": self.regions_floor.recall,
             "agreement": self.agreement,
             "agreement_real": self.agreement_real,
-            "memorised": None if self.memorised is None else self.memorised.share,
-            "memorised_standard_error": None if self.memorised is None else self.memorised.standard_error,
-            "memorised_expected": None if self.memorised is None else self.memorised.expected,
+            "memorised": share,
+            "memorised_standard_error": error,
+            "memorised_expected": expected,
             "features": self.features,
             "sampling": self.sampling,
             "seconds": self.seconds,
@@ -239,9 +240,10 @@ def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: in
     if n < 4:
         raise ValueError(f"a report card got n={n}; it needs at least 4 examples of each kind.")
     data, folder = recipe.data_set, recipe.data.folder
-    reference, labels = data.real("test", n, folder, seed)
-    n = len(reference)
-    other, _ = data.real("train", n, folder, seed)
+    most = max(n, MOST) if recipe.of_pictures else n  # the first n of more are the n that would be drawn alone
+    (test, labels), (train, _) = (data.real(split, most, folder, seed) for split in ("test", "train"))
+    n = min(n, len(test))
+    reference, labels, other = test[:n], labels[:n], train[:n]
     features = data.features(folder)
 
     start = time.perf_counter()
@@ -250,9 +252,6 @@ def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: in
     f_samples, said = features.of(samples)
     f_reference, said_of_real = features.of(reference)
     f_other, _ = features.of(other)
-    memorised = None
-    if recipe.of_pictures:
-        memorised = memorisation(samples, *(data.real(split, MOST, folder, seed)[0] for split in ("train", "test")))
     asked = recipe.model.conditional and said is not None and said_of_real is not None
     return Quality(
         Distance(frechet_distance(f_samples, f_reference), frechet_distance(f_other, f_reference), n),
@@ -260,7 +259,7 @@ def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: in
         kid(f_other, f_reference),
         precision_recall(f_reference, f_samples),
         precision_recall(f_reference, f_other),
-        memorised,
+        memorisation(samples, train, test) if recipe.of_pictures else None,
         agreement(said, labels) if asked and said is not None else None,
         agreement(said_of_real, labels) if asked and said_of_real is not None else None,
         features.words,
