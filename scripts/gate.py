@@ -21,8 +21,11 @@ NBVAL = (
     *("--nbval", "--nbval-current-env", "--nbval-cell-timeout=1200"),
     *("--nbval-sanitize-with", str(ROOT / "tests" / "nbval_sanitize.cfg")),
 )
-# A test file, or a notebook, stays in one process: its cells build on each other, and so do a browser's tests.
-PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+# A test file, or a notebook, stays in one process: its cells build on each other, and so do a browser's tests. These
+# often wait, so there is a process more than cores; and they take long, so they start first, in the folder's order.
+CORES = os.cpu_count() or 1
+PROCESSES = min(CORES + 1, 4)
+PARALLEL = ("-n", str(PROCESSES), "--dist", "loadfile", "--no-loadscope-reorder", "--durations", "20")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def environment(runs: str) -> dict[str, str]:
     """What a test runs in; ``runs`` is the folder for what notebooks write."""
     found = {**os.environ, "DIFFUSION_EDU_RUNS": runs, "PYTHONUNBUFFERED": "1"}
     found.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the core to the other process
+    found.setdefault("OMP_NUM_THREADS", str(max(1, CORES // PROCESSES)))  # for all processes together, the cores
     found.pop("MPLBACKEND", None)  # a notebook's figures go into the notebook
     return found
 
