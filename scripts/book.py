@@ -6,7 +6,8 @@
    that lie inside a notebook's HTML become files, which a browser loads when they are near; each figure gets its title
    as words for a screen reader; and links that lead out of the book lead to the repository.
 2. **Generate.** ``scripts/book_pages.py`` writes the pages that are drawn from the course itself.
-3. **Build.** Sphinx, with every warning an error. MathJax comes from npm's registry once, with a checksum.
+3. **Build.** Sphinx, with every warning an error. MathJax comes from npm's registry once, with a checksum. A second
+   build reads only the pages that have changed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import base64
 import binascii
+import filecmp
 import hashlib
 import os
 import re
@@ -219,17 +221,33 @@ def fetched(url: str, sha256: str, member: str) -> Path:
     return Path(found[0])
 
 
+def renewed(folder: Path, fresh: Path) -> None:
+    """Put a fresh folder in the place of an old one. A file that is as it was keeps its time.
+
+    Sphinx reads a page again when its time has changed.
+    """
+    for path in fresh.rglob("*"):
+        old = folder / path.relative_to(fresh)
+        if path.is_file() and old.is_file() and filecmp.cmp(path, old, shallow=False):
+            stat = old.stat()
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+
+
 def build(out: Path) -> None:
     """Stage and run Sphinx. Raises BookError if a page has a mistake."""
-    source = BUILD / "source"
-    stage(source)
+    source, doctrees = BUILD / "source", BUILD / "doctrees"
+    stage(BUILD / "fresh")
+    renewed(source, BUILD / "fresh")
     command = [
         *(sys.executable, "-m", "sphinx", "--builder", "html", "--jobs", "auto"),
         *("--fail-on-warning", "--nitpicky", "--quiet", "--conf-dir", str(ROOT / "book")),
-        *("--define", f"html_static_path={source / '_static'}", "--doctree-dir", str(BUILD / "doctrees")),
+        *("--define", f"html_static_path={source / '_static'}", "--doctree-dir", str(doctrees)),
         *(str(source), str(out)),
     ]
     if subprocess.run(command, cwd=ROOT, check=False).returncode:
+        shutil.rmtree(doctrees, ignore_errors=True)  # a page that is not read again would not be warned of again
         raise BookError("Sphinx found mistakes; they are listed above.")
 
 

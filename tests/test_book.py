@@ -1,5 +1,6 @@
 """The book's sources: links, citations, the index of equations, launch links, workflows. A browser tests the site."""
 
+import os
 import re
 from pathlib import Path
 
@@ -53,6 +54,22 @@ def test_pictures_inside_html_become_files_that_load_lazily(tmp_path):
     (path,) = (tmp_path / "_static" / "frames").iterdir()
     assert html == f'<img loading="lazy" decoding="async" src="../_static/frames/{path.name}">'
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_only_what_has_changed_gets_a_new_time(tmp_path):
+    old, fresh = tmp_path / "source", tmp_path / "fresh"
+    for folder, changed in ((old, "before"), (fresh, "after!")):  # of one length
+        (folder / "notebooks").mkdir(parents=True)
+        (folder / "notebooks" / "same.md").write_text("same")
+        (folder / "changed.md").write_text(changed)
+    (old / "gone.md").touch(), (fresh / "new.md").touch()
+    for path in old.rglob("*.md"):
+        os.utime(path, (0, 1000))
+    book.renewed(old, fresh)
+    times = {str(path.relative_to(old)): path.stat().st_mtime for path in old.rglob("*.md")}
+    assert times.pop("notebooks/same.md") == 1000
+    assert sorted(times) == ["changed.md", "new.md"] and min(times.values()) > 1000
+    assert (old / "changed.md").read_text() == "after!" and not fresh.exists()
 
 
 # ------------------------------------------------------------------------------------------------ citations
