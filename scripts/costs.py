@@ -54,7 +54,7 @@ class Cost:
     def row(self) -> tuple[str, ...]:
         """Its row of the table."""
         megabytes = (f"{self.memory / 2**20:.0f}", f"{self.stored / 2**20:.1f}")
-        return (f"[{self.name}](notebooks/{self.name}.ipynb)", f"{self.seconds:.0f}", f"{self.cpu:.0f}", *megabytes)
+        return (f"[{self.name}](../notebooks/{self.name}.ipynb)", f"{self.seconds:.0f}", f"{self.cpu:.0f}", *megabytes)
 
 
 def cost(path: Path) -> Cost:

@@ -31,7 +31,7 @@ def test_the_cost_is_what_the_kernel_used(two_notebooks, capsys):
     assert 200 * 2**20 < found.memory < 2**31
     assert costs.main(["spends", "--write"]) == 0
     written = two_notebooks.read_text(encoding="utf-8")
-    assert "| [spends](notebooks/spends.ipynb) |" in written and written.endswith("after\n")
+    assert "| [spends](../notebooks/spends.ipynb) |" in written and written.endswith("after\n")
 
 
 def test_one_that_fails_is_named_and_the_page_stays(two_notebooks, capsys):
