@@ -39,7 +39,7 @@ install: $(VENV)/.dev ## make the environment, with all that the course and its 
 quickstart: $(VENV)/.course ## train a diffusion model on real digits (minutes); results in runs/quickstart/
 	@"$(PY)" -m scripts.quickstart
 
-lab: $(VENV)/.course ## open JupyterLab on your quickstart notebook, or on notebooks/
+lab: $(VENV)/.course ## open JupyterLab on your quickstart notebook once there is one, else on the syllabus
 	@"$(PY)" -m scripts.lab
 
 test: $(VENV)/.dev ## all that CI runs: format, lint, types, tests, browser tests, notebooks

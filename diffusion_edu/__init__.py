@@ -3,7 +3,7 @@
     x_t = alpha(t) x_0 + sigma(t) eps,   t in [0, 1],   the data at t = 0
 
 A **schedule** is (alpha, sigma). A **denoiser** is (x_t, t) -> E[x_0 | x_t]. A **step** takes a state at t to a state
-at s < t. A **loss** is (model, x_0) -> one number per example. Everything here is one of the four.
+at s < t. A **loss** is (model, x_0) -> one number per example. The rest makes, feeds or measures these four.
 """
 
 from .adaptive import (

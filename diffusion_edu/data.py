@@ -2,7 +2,7 @@ r"""Data: toys whose distribution is known exactly, and real pictures.
 
     x_0 = u / 127.5 - 1,   u in {0, ..., 255}
 
-Notebook: ``00_quickstart`` uses the digits, Part I the toys, Part III Fashion-MNIST.
+Notebooks: the digits from ``00_quickstart`` on, the toys in Part I, clothes in ``10_guidance`` and ``14_evaluation``.
 
 A toy is the list of a mixture's components, so that ``GaussianMixture(*moons())`` answers every question about it.
 Pictures are kept as 8-bit numbers u and become floats x_0 in [-1, 1] only when a batch is drawn: [-1, 1] is what the

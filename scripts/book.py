@@ -41,6 +41,7 @@ PLACES = {
     "CHANGELOG.md": "changelog.md",
     "docs/training_at_scale.md": "training_at_scale.md",
     "benchmarks/README.md": "measurements.md",
+    "notebooks/README.md": "syllabus.md",  # GitHub's; the book draws its own
 }
 
 # MathJax as one file, whole: it fetches no fonts.

@@ -147,6 +147,7 @@ def summary(path: Path) -> Summary:
     if title is None:
         raise ValueError(f"{path.name} must open with its title, `# NN · ...`.")
     needs = re.search(r"\*\*You need\*\* ?:?(.+?)(?:\n\n|$)", header, re.DOTALL)
+    before = header.partition("**You need**")[0]
     time = re.search(r"\*\*Time\*\*: ?(.+?)(?:\. |\.\n|\n\n|$)", header, re.DOTALL)
     imported: set[str] = set()
     for cell in cells:
@@ -155,7 +156,7 @@ def summary(path: Path) -> Summary:
     return Summary(
         path.stem,
         title[1],
-        tuple(re.sub(r"\s+", " ", aim).rstrip(";.") for aim in re.findall(r"^- (.+(?:\n  .+)*)", header, re.MULTILINE)),
+        tuple(re.sub(r"\s+", " ", aim).rstrip(";.") for aim in re.findall(r"^- (.+(?:\n  .+)*)", before, re.MULTILINE)),
         re.sub(r"\]\((?=\w+\.ipynb)", "](notebooks/", re.sub(r"\s+", " ", needs[1]).strip()) if needs else "",
         re.sub(r"\s+", " ", time[1]).strip() if time else "",
         tuple(sorted(imported)),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import syllabus
+from scripts import book_pages, syllabus
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,6 +57,18 @@ def test_each_module_that_the_readme_runs_exists():
 
 def test_the_syllabus_beside_the_notebooks_says_what_they_say():
     assert syllabus.TARGET.read_text(encoding="utf-8") == syllabus.syllabus(), "Run `python -m scripts.syllabus`."
+
+
+def test_the_map_has_each_notebooks_minutes():
+    rows = dict(re.findall(r"\(notebooks/(\w+)\.ipynb\) \|.*\| (\d+ \+ \d+) \|$", README, re.MULTILINE))
+    said = {}
+    for path in book_pages.notebooks():
+        minutes = re.match(r"(\d+) minutes to read and (\d+) for the exercises", book_pages.summary(path).time)
+        assert minutes, path.stem
+        said[path.stem] = f"{minutes[1]} + {minutes[2]}"
+    assert rows == said
+    hours = [sum(int(pair.split(" + ")[k]) for pair in said.values()) / 60 for k in (0, 1)]
+    assert f"about {hours[0]:.0f} hours to read and {hours[1]:.0f} for the exercises" in README
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", syllabus.TARGET], ids=lambda page: str(page.relative_to(ROOT)))

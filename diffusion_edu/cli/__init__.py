@@ -79,7 +79,8 @@ class Evaluate(SampleConfig):
     """Measure samples against real test examples, beside real training examples against the same ones.
 
     Fréchet distance and KID by the features of a classifier where the package has one for the data, else by principal
-    components of the pixels; the share that the classifier takes for what was asked, where there is one.
+    components of the pixels; precision and recall by the same; the share that the classifier takes for what was asked,
+    where there is one; and for pictures, whether samples lie nearer to training examples than they should.
     """
 
     # samples, and real examples in each set (as many as there are, where there are fewer); compare at equal n only
@@ -180,8 +181,8 @@ COMMANDS: Mapping[str, Callable[[list[str]], int]] = MappingProxyType(
 
 USAGE = """\
 usage: diffusion-edu train RECIPE [flags]       train by a TOML file, or by a name such as digits
-       diffusion-edu sample FOLDER [flags]      draw samples from a run
-       diffusion-edu evaluate FOLDER [flags]    measure a run's samples against real data
+       diffusion-edu sample MODEL [flags]       draw samples; MODEL is a run's folder, or the name of a shipped model
+       diffusion-edu evaluate MODEL [flags]     measure samples against real data
 Each command explains its flags: diffusion-edu train digits --help"""
 
 

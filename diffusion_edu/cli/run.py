@@ -328,7 +328,7 @@ documentation of `diffusion_edu.data`.
 
 ```sh
 diffusion-edu sample FOLDER --n 64 --steps {recipe.sample.steps}
-diffusion-edu evaluate FOLDER --n 2000
+diffusion-edu evaluate FOLDER --n {recipe.evaluate.n or 1000}
 ```
 
 `model.safetensors` holds the averaged weights that these numbers are of, `weights.safetensors` the last ones, and
