@@ -1,8 +1,10 @@
 r"""Sampling: from noise at t = 1 to data at t = 0, one step at a time.
 
-Notebooks: ``08_sampling`` (ancestral), ``09_ddim``, ``10_guidance``, ``11_score_matching``, ``12_sdes``, ``13_solvers``.
+Notebooks: ``08_sampling`` (ancestral), ``09_ddim``, ``10_guidance``, ``11_score_matching``, ``12_sdes``,
+``13_solvers``.
 
-A step takes a state at t to a state at s < t. Most ask the denoiser once for x_0_hat; ``heun`` asks twice. In the course's two coordinates
+A step takes a state at t to a state at s < t. Most ask the denoiser once for x_0_hat; ``heun`` asks twice. In the
+course's two coordinates
 
     x_t = alpha_t x_0_hat + sigma_t eps_hat          defines eps_hat
     x_s = alpha_s x_0_hat + sqrt(sigma_s^2 - std^2) eps_hat + std z,      z ~ N(0, I)

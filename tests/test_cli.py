@@ -458,16 +458,32 @@ def test_real_training_pictures_in_place_of_samples_measure_as_the_floor(monkeyp
 
     def real(model, recipe, settings, n, condition, seed):
         asked.append(condition)
-        return recipe.data_set.real("train", n, None, seed)[0]
+        x, labels = recipe.data_set.real("train", 4000, None, seed)
+        return x[samples.alike(labels, condition)]
 
     monkeypatch.setattr(samples, "draw_samples", real)
     quality = measure(given.build_model(), given, given.sample, 200, seed=0)
     assert quality.frechet.value == quality.frechet.floor > 0 and quality.kid == quality.kid_floor
     assert torch.equal(asked[0], given.data_set.real("test", 200, None, 0)[1])
-    assert quality.agreement < 0.3 and quality.agreement_real > 0.9  # real pictures, but not of what was asked
+    assert quality.agreement > 0.95 and quality.agreement_real > 0.9  # real pictures of what was asked
     assert quality.regions == quality.regions_floor and min(quality.regions) > 0.5
     assert quality.memorised.share == 1.0 and quality.memorised.expected == 0.8  # each is its own nearest example
     assert "| nearest example is a training one | 1.000 ± " in quality.table()
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted", "taken"),
+    [
+        ([0, 1, 0, 1, 2], [1, 0, 1], [1, 0, 3]),
+        ([2, 2, 2], [2, 2], [0, 1]),
+        ([0, 0, 1], [1, 1, 0], [2, 1, 0]),  # a second 1 is not there: the first that is left over
+        ([0, 0], [5, 5], [0, 1]),
+        ([0, 1], [], []),
+    ],
+)
+def test_examples_are_chosen_with_the_labels_that_are_wanted(labels, wanted, taken):
+    found = samples.alike(torch.tensor(labels), torch.tensor(wanted, dtype=torch.long))
+    assert found.tolist() == taken
 
 
 def test_a_run_that_is_not_whole_gets_a_sentence(trained, tmp_path):

@@ -143,7 +143,9 @@ class Quality:
 
     Args:
         frechet: with its real-to-real floor and n.
-        kid, kid_floor: of samples and of real training examples, both to the same real test examples.
+        kid, kid_floor: of samples and of real training examples, both to the same real test examples. A perfect
+            sampler that is told the labels is expected a little below 0, and so are these training examples: sets with
+            equally many of each class are nearer to each other than independent draws.
         regions, regions_floor: precision and recall, likewise.
         memorised: how often a sample's nearest example is one that was trained on, in pixels; None for a toy, whose
             training examples are never seen twice.
@@ -188,7 +190,7 @@ class Quality:
 
     def table(self) -> str:
         """The rows as a table in Markdown."""
-        head = "| measure | samples | real training examples |\n|---|---|---|"
+        head = "| measure | samples | real examples |\n|---|---|---|"
         return "\n".join([head, *(f"| {' | '.join(row)} |" for row in self.rows())])
 
     def __str__(self) -> str:
@@ -222,10 +224,33 @@ class Quality:
         }
 
 
+def alike(labels: Tensor, wanted: Tensor) -> Tensor:
+    """Which examples to take, so that each has the label that is wanted in its place, as far as there are such.
+
+    Args:
+        labels: of what there is, (N,).
+        wanted: (M,), M <= N.
+
+    Returns:
+        M different indices into ``labels``, earlier ones first for each label. Where a label runs out, the first of
+        the others that are left over.
+    """
+    taken = torch.full_like(wanted, -1)
+    for label in wanted.unique():
+        places, there = (wanted == label).nonzero().flatten(), (labels == label).nonzero().flatten()
+        taken[places[: len(there)]] = there[: len(places)]
+    free = torch.ones(len(labels), dtype=torch.bool)
+    free[taken[taken >= 0]] = False
+    taken[taken < 0] = free.nonzero().flatten()[: int((taken < 0).sum())]
+    return taken
+
+
 def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: int, seed: int) -> Quality:
     """Samples against real test examples, and real training examples against the same ones.
 
-    The labels asked for are those of the test examples, so that the shares of the classes are equal.
+    The labels asked for are those of the test examples, and the training examples are chosen with the same labels. So
+    the shares of the classes are equal in all three sets, and the training examples get what perfect samples would get.
+    A model without labels has to find the shares itself: then the training examples are a plain draw.
 
     Args:
         model: in eval mode.
@@ -241,9 +266,10 @@ def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: in
         raise ValueError(f"a report card got n={n}; it needs at least 4 examples of each kind.")
     data, folder = recipe.data_set, recipe.data.folder
     most = max(n, MOST) if recipe.of_pictures else n  # the first n of more are the n that would be drawn alone
-    (test, labels), (train, _) = (data.real(split, most, folder, seed) for split in ("test", "train"))
-    n = min(n, len(test))
-    reference, labels, other = test[:n], labels[:n], train[:n]
+    (test, labels), (train, train_labels) = (data.real(split, most, folder, seed) for split in ("test", "train"))
+    n = min(n, len(test), len(train))
+    reference, labels = test[:n], labels[:n]
+    other = train[alike(train_labels, labels)] if recipe.model.conditional else train[:n]
     features = data.features(folder)
 
     start = time.perf_counter()
