@@ -6,10 +6,11 @@ The quality is that of 1000 steps of ancestral sampling: a sampler is good enoug
 pictures is within 1.05 times the reference's. Each sampler walks up its ladder of evaluations, or down its ladder of
 tolerances, and stops at the first rung that is good enough.
 
-Every result (sampler, rung, seed, n) is a row of FOLDER/results.csv, written before the next one begins, so that a run
-that was stopped goes on where it stood; ``--minutes`` stops it. All samplers start from the same noise and ask for the
-same labels, the ten classes in turn. The network's x_0_hat is clipped to [-1, 1], as in its recipe. The schedulers of
-diffusers, where that library is installed, are driven by the same denoiser.
+Every result (sampler, rung, seed, n) is a row of FOLDER/results.csv, written before the next one begins. Within a
+result each batch is kept, so that a run that was stopped goes on where it stood; ``--minutes`` stops it. All samplers
+start from the same noise and ask for the same labels, the ten classes in turn. The network's x_0_hat is clipped to
+[-1, 1], as in its recipe. The schedulers of diffusers, where that library is installed, are driven by the same
+denoiser.
 
 The Fréchet distance errs upwards by about 1/n, in samples and reference alike, so numbers compare at one n only, and
 5 % of a distance with that error in it is a wider margin than 5 % of the distance itself. Beside them stands the floor:
@@ -58,6 +59,7 @@ from diffusion_edu import (
 from diffusion_edu.cli import Recipe, load_run
 from diffusion_edu.data import seeded
 from diffusion_edu.schedule import LARGEST_RATIO
+from diffusion_edu.storage import load_tensors, save_tensors
 
 BATCH, DEALS, WITHIN = 100, 20, 1.05
 REAL = 12_000  # real pictures at most, to hold samples against
@@ -233,22 +235,79 @@ class Real:
         return statistics.mean(found), statistics.stdev(found)
 
 
+class TimeIsUp(Exception):
+    """The deadline came within a result. What there is of it has been kept."""
+
+
+class Unfinished:
+    """The samples so far of one result, in a file: the reference takes hours, and a run may be stopped in its midst.
+
+    Args:
+        path: of the file; there is one at a time.
+        key: of the result. What is kept of another is no use.
+    """
+
+    def __init__(self, path: Path, key: tuple[object, ...]) -> None:
+        self.path, self.key = path, repr(key)
+
+    def read(self) -> tuple[list[Tensor], list[int], Tensor | None, float]:
+        """The batches, the calls that each took, the generator's state after them, and the seconds."""
+        if not self.path.is_file():
+            return [], [], None, 0.0
+        tensors, words = load_tensors(self.path)
+        if words.get("key") != self.key:
+            return [], [], None, 0.0
+        calls = tensors["calls"].tolist()
+        return list(tensors["samples"].split(BATCH)), calls, tensors["generator"], float(words["seconds"])
+
+    def keep(self, parts: Sequence[Tensor], calls: Sequence[int], state: Tensor, seconds: float) -> None:
+        """Write all of it beside, then rename."""
+        tensors = {"samples": torch.cat(list(parts)), "calls": torch.tensor(calls), "generator": state}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        save_tensors(self.path, tensors, {"key": self.key, "seconds": str(seconds)})
+
+
 def measured(
-    denoiser: Denoiser, recipe: Recipe, contender: Contender, rung: float, seed: int, n: int, real: Real
+    denoiser: Denoiser,
+    recipe: Recipe,
+    contender: Contender,
+    rung: float,
+    seed: int,
+    n: int,
+    real: Real,
+    folder: Path,
+    deadline: float = math.inf,
 ) -> Result:
-    """Draw n samples and measure them."""
+    """Draw n samples and measure them.
+
+    Args:
+        denoiser, recipe: of the model.
+        contender, rung, seed, n: what is asked.
+        real: pictures to hold the samples against.
+        folder: where the batches so far are kept, and read from.
+        deadline: by ``time.monotonic``; no batch is begun after it.
+
+    Raises:
+        TimeIsUp: if the deadline comes first.
+    """
     counting, generator = Counting(denoiser), seeded(seed)
     asked = torch.arange(n) % len(recipe.data_set.classes)
     # drawn before anything else: the same for all samplers
     starts = prior(denoiser.schedule, (n, *recipe.data_set.shape), generator)
-    began, parts, calls = time.perf_counter(), [], []
-    for x, labels in zip(starts.split(BATCH), asked.split(BATCH), strict=True):
-        counting.calls = 0
+    unfinished = Unfinished(folder / "unfinished.safetensors", (contender.name, rung, seed, n))
+    parts, calls, state, seconds = unfinished.read()
+    if state is not None:
+        generator.set_state(state)
+    for x, labels in list(zip(starts.split(BATCH), asked.split(BATCH), strict=True))[len(parts) :]:
+        if time.monotonic() > deadline:
+            raise TimeIsUp
+        began, counting.calls = time.perf_counter(), 0
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             parts.append(contender.walk(counting, x, rung, labels, generator).contiguous())
         calls.append(counting.calls)
-    seconds = time.perf_counter() - began
+        seconds += time.perf_counter() - began
+        unfinished.keep(parts, calls, generator.get_state(), seconds)
     features, said = real.read(torch.cat(parts).clamp(-1, 1))
     assert said is not None
     distance = frechet_distance(features, real.parts(n)[1])
@@ -304,7 +363,7 @@ def fill(
         standard: the reference.
         seeds: how many, from 0 up.
         n: samples a seed.
-        measure: (contender, rung, seed) -> the result.
+        measure: (contender, rung, seed) -> the result; may raise TimeIsUp.
         deadline: by ``time.monotonic``; no result is begun after it.
 
     Returns:
@@ -317,7 +376,10 @@ def fill(
                     continue
                 if time.monotonic() > deadline:
                     return False
-                row = measure(contender, float(rung), seed)
+                try:
+                    row = measure(contender, float(rung), seed)
+                except TimeIsUp:
+                    return False
                 results.add(row)
                 print(
                     f"{row.sampler}, {row.evaluations:g}, seed {seed}: {row.frechet:.3f} ({row.seconds:g} s)",
@@ -457,7 +519,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--n", type=int, default=2000, help="samples a seed (default: 2000)")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds (default: 3)")
     parser.add_argument("--reference", type=int, default=1000, help="steps of the reference (default: 1000)")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no result after so many minutes")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after so many minutes")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
     given = parser.parse_args(arguments)
     if given.seeds < 1 or given.reference < 1:
@@ -476,10 +538,11 @@ def main(arguments: list[str] | None = None) -> None:
     results = Results(folder / "results.csv")
     contenders, standard = present(CONTENDERS), reference(given.reference)
 
-    def measure(contender: Contender, rung: float, seed: int) -> Result:
-        return measured(denoiser, recipe, contender, rung, seed, given.n, real)
-
     deadline = time.monotonic() + 60 * given.minutes
+
+    def measure(contender: Contender, rung: float, seed: int) -> Result:
+        return measured(denoiser, recipe, contender, rung, seed, given.n, real, folder, deadline)
+
     if not fill(results, contenders, standard, given.seeds, given.n, measure, deadline):
         print("the time is up; the same command goes on from here", file=sys.stderr)
     try:

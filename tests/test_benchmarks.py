@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from diffusion_edu import (
     ring,
     sample,
 )
-from diffusion_edu.cli import recipe_from
+from diffusion_edu.cli import load_run, recipe_from
 from diffusion_edu.trainer import computes_in_bf16
 
 RUN = Run("ours, 2x2 patches", (8, 8), Setting("fp32", True), 2, 8, "cpu")
@@ -443,6 +444,32 @@ def test_each_ladder_is_climbed_to_its_first_good_rung_and_the_cheapest_sampler_
         50,
         (1.0, 0.1),
     )
+
+
+def test_a_result_that_was_stopped_in_its_midst_comes_out_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluations, "BATCH", 4)
+    model, given = load_run("mnist")
+    clock = SimpleNamespace(monotonic=iter(range(100)).__next__, perf_counter=lambda: 0.0)
+    monkeypatch.setattr(evaluations, "time", clock)
+    asked = torch.arange(12) % 10
+    contender = evaluations.reference(2)  # it makes noise in its first step: the generator's state counts
+    real = evaluations.Real(
+        torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), lambda x: (x[:, 0, 14, 12:15], asked)
+    )
+
+    def draw(folder, seed=0, deadline=math.inf):
+        return evaluations.measured(model, given, contender, 2.0, seed, 12, real, folder, deadline)
+
+    whole = draw(tmp_path / "whole")
+    with pytest.raises(evaluations.TimeIsUp):
+        draw(tmp_path / "cut", deadline=3 + 1)  # the whole one looked at the clock three times; now two batches
+    kept = evaluations.Unfinished(tmp_path / "cut" / "unfinished.safetensors", (contender.name, 2.0, 0, 12)).read()
+    assert [len(part) for part in kept[0]] == [4, 4] and kept[1] == [2, 2]
+    draw(tmp_path / "other", seed=1)
+    (tmp_path / "other" / "unfinished.safetensors").replace(tmp_path / "whole" / "unfinished.safetensors")
+    for folder in ("cut", "whole"):  # in the second lies what was kept of another seed
+        again = draw(tmp_path / folder)
+        assert (again.frechet, again.evaluations, again.key) == (whole.frechet, 2.0, whole.key)
 
 
 def test_the_run_writes_its_table_and_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
