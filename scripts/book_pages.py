@@ -187,17 +187,26 @@ def modules_of(source: str) -> set[str]:
 
 
 def modules() -> list[Path]:
-    """The package's public modules."""
-    return [path for path in sorted(PACKAGE.glob("*.py")) if not path.stem.startswith("_")]
+    """The package's public modules; the command line, whose ``load_run`` the notebooks use, is a folder."""
+    files = [path for path in PACKAGE.glob("*.py") if not path.stem.startswith("_")]
+    return sorted([*files, PACKAGE / "cli"])
+
+
+def docstring_of(path: Path) -> str:
+    """What a module, or a folder, says of itself."""
+    file = path / "__init__.py" if path.is_dir() else path
+    return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
 
 
 def imports(path: Path) -> set[str]:
     """The other modules of the package that a module imports, wherever in it."""
     names = {module.stem for module in modules()}
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+    level = 2 if path.is_dir() else 1  # as many dots lead to the package
+    for file in path.glob("*.py") if path.is_dir() else [path]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == level:
+                found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
     return (found & names) - {path.stem}
 
 
@@ -462,8 +471,8 @@ def reference() -> str:
     """The list of the package's modules."""
     lines = ["# The package", "", "Read it from the bottom up; the [map](../map.md) shows what rests on what.", ""]
     for path in sorted(modules(), key=lambda path: (floors()[path.stem], path.stem)):
-        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        lines.append(f"- [`{path.stem}`]({path.stem}.rst): {docstring.split(chr(10) * 2)[0].replace(chr(10), ' ')}")
+        first = docstring_of(path).split("\n\n")[0].replace("\n", " ")
+        lines.append(f"- [`{path.stem}`]({path.stem}.rst): {first}")
     listed = "\n".join(path.stem for path in modules())
     return "\n".join([*lines, "", "```{toctree}", ":hidden:", "", listed, "```", ""])
 

@@ -140,6 +140,9 @@ def test_a_notebook_that_is_in_no_part_is_refused(monkeypatch):
 
 def test_the_map_shows_the_real_imports():
     assert {"schedule", "gaussian"} <= book_pages.imports(ROOT / "diffusion_edu" / "process.py")
+    assert {"trainer", "unet"} <= book_pages.imports(
+        ROOT / "diffusion_edu" / "cli"
+    )  # a folder: two dots lead out of it
     assert book_pages.drawing().count("<rect") == len(book_pages.modules())
     height = book_pages.floors()
     assert all(height[path.stem] > height[low] for path in book_pages.modules() for low in book_pages.imports(path))
