@@ -64,6 +64,14 @@ def test_the_header_says_what_for_what_is_needed_and_how_long(path):
 
 
 @every_notebook
+def test_the_header_adds_up_the_minutes_of_the_exercises(path):
+    text = "\n".join(sources(path, "markdown"))
+    each = re.findall(r"^### .*\((?:[^()]*, )?(\d+) minutes[^()]*\)", text, re.MULTILINE)
+    said = re.search(r"(\d+) for the exercises", text)
+    assert each and said and int(said[1]) == sum(map(int, each))
+
+
+@every_notebook
 def test_sliders_have_names_of_their_own(path):
     code = "\n".join(sources(path, "code"))
     slugs = re.findall(r'^\s*"([a-z][a-z0-9]*(?:-[a-z0-9]+)+)",$', code, re.MULTILINE)

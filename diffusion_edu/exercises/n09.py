@@ -289,8 +289,8 @@ def run_loop(name: str, seed: int = 0) -> Tensor:
 
 
 _MISSED = {
-    "B": "B stops each step a little above the level that the next step is told of: its heaps are too wide, and all of "
-    "them have some noise left",
+    "B": "B stops about half of its steps a little above the level that the next step is told of: its heaps are too "
+    "wide, and all of them have some noise left",
     "C": "C keeps all the old noise and adds new: its samples lie too far out, and the heaps at the sides are too full",
     "E": "E is right but for its last step: every heap is a little too wide, and the sizes of the heaps are right",
     "F": "F has heaps that are too narrow, and too many samples in the middle one",
