@@ -187,7 +187,7 @@ def stage(folder: Path) -> Stage:
     for at in places:
         if at.endswith(".ipynb"):
             staged.notebook(at)
-        elif at.removeprefix("book/") not in drawn and at != "README.md":  # the README's twin in the book is index.md
+        elif places[at] not in drawn and at != "README.md":  # the README's twin in the book is index.md
             staged.page(at)
     shutil.copytree(ROOT / "book" / "_static", folder / "_static", dirs_exist_ok=True)
     shutil.copy(ROOT / "book" / "references.bib", folder)
