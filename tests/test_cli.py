@@ -486,6 +486,16 @@ def test_examples_are_chosen_with_the_labels_that_are_wanted(labels, wanted, tak
     assert found.tolist() == taken
 
 
+def test_the_real_points_of_a_toy_have_the_wanted_labels_too(monkeypatch):
+    given, seen = recipe_from({"data": {"set": "moons"}, "model": {"conditional": True}}, ""), []
+    monkeypatch.setattr(samples, "draw_samples", lambda model, recipe, settings, n, condition, seed: torch.zeros(n, 2))
+    monkeypatch.setattr(samples, "kid", lambda x, y: seen.append((x, y)))
+    measure(given.build_model(), given, given.sample, 300, seed=0)
+    (_, reference), (other, _) = seen
+    of_each = [given.data_set.features(None).of(x)[1].bincount(minlength=2) for x in (reference, other)]
+    assert (of_each[0] - of_each[1]).abs().max() <= 1  # Bayes' rule misreads a point now and then
+
+
 def test_a_run_that_is_not_whole_gets_a_sentence(trained, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no recipe\.toml"):
         load_run(tmp_path)

@@ -265,7 +265,7 @@ def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: in
     if n < 4:
         raise ValueError(f"a report card got n={n}; it needs at least 4 examples of each kind.")
     data, folder = recipe.data_set, recipe.data.folder
-    most = max(n, MOST) if recipe.of_pictures else n  # the first n of more are the n that would be drawn alone
+    most = max(n, MOST) if recipe.of_pictures else 2 * n  # of a toy so many that each label is there often enough
     (test, labels), (train, train_labels) = (data.real(split, most, folder, seed) for split in ("test", "train"))
     n = min(n, len(test), len(train))
     reference, labels = test[:n], labels[:n]
