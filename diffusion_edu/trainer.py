@@ -79,8 +79,10 @@ class TrainConfig:
     # examples a step, over all processes; small batches serve small budgets better than large ones
     batch_size: int = 32
     learning_rate: float = 1e-3  # the peak, after warm-up; AdamW's
-    warmup: float = 0.05  # share of the steps over which the rate rises: Adam's averages need time to fill
-    final_rate: float = 0.0  # the rate at the end as a share of the peak; it falls along half a cosine
+    # times that the rate rises and falls, of equal length, steps a multiple: one more trains a finished run further
+    cycles: int = 1
+    warmup: float = 0.05  # share of a cycle over which the rate rises: Adam's averages need time to fill
+    final_rate: float = 0.0  # the rate at a cycle's end as a share of the peak; it falls along half a cosine
     weight_decay: float = 0.0  # AdamW's; 0 because these models under-fit rather than over-fit
     clip_norm: float = 1.0  # largest gradient norm; one bad batch must not undo a thousand good ones
     # the samples are drawn with a running average of the weights, over about 1/(1 - decay) steps
@@ -96,7 +98,9 @@ class TrainConfig:
     save_every: int = 500  # steps between two checkpoints, when there is a folder
 
     def __post_init__(self) -> None:
-        one_and_up = dict.fromkeys(("steps", "batch_size", "accumulate", "log_every", "save_every"), (1, math.inf))
+        one_and_up = dict.fromkeys(
+            ("steps", "cycles", "batch_size", "accumulate", "log_every", "save_every"), (1, math.inf)
+        )
         zero_and_up = dict.fromkeys(("learning_rate", "weight_decay", "clip_norm", "seed"), (0, math.inf))
         shares = dict.fromkeys(("warmup", "final_rate", "ema_decay", "label_drop"), (0, 1))
         for name, (low, high) in (one_and_up | zero_and_up | shares).items():
@@ -106,6 +110,10 @@ class TrainConfig:
                 raise ValueError(f"TrainConfig got {name}={value!r}; it must be {kind} from {low} to {high}.")
         if not self.learning_rate < math.inf:
             raise ValueError(f"TrainConfig got learning_rate={self.learning_rate}; it must be finite.")
+        if self.steps % self.cycles:
+            raise ValueError(
+                f"TrainConfig got steps={self.steps} in cycles={self.cycles}; make the steps a multiple of the cycles."
+            )
         if not isinstance(self.compile, bool) or not isinstance(self.device, str):
             raise ValueError(
                 f"TrainConfig got compile={self.compile!r} and device={self.device!r}; compile is True or False, and "
@@ -115,11 +123,15 @@ class TrainConfig:
             raise ValueError(f"TrainConfig got precision={self.precision!r}; it is one of 'fp32', 'bf16', 'auto'.")
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step: a linear rise, then half a cosine down to ``final_rate`` of the peak."""
-        warm = math.ceil(self.warmup * self.steps)
+        """The learning rate of a step: a linear rise, then half a cosine down to ``final_rate`` of the peak; then the
+        same again, ``cycles`` times in all (warm restarts: Loshchilov and Hutter 2017, arXiv:1608.03983).
+        """
+        length = self.steps // self.cycles
+        step -= length * min(step // length, self.cycles - 1)
+        warm = math.ceil(self.warmup * length)
         if step < warm:
             return self.learning_rate * (step + 1) / warm
-        done = (step - warm) / max(1, self.steps - warm)
+        done = (step - warm) / max(1, length - warm)
         return self.learning_rate * (self.final_rate + (1 - self.final_rate) * (1 + math.cos(math.pi * done)) / 2)
 
 

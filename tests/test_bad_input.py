@@ -1084,6 +1084,13 @@ ROWS = [
     ),
     row("TrainConfig steps", lambda: TrainConfig(steps=0), VALUE, "steps=0", "it must be a whole number"),
     row(
+        "TrainConfig cycles",
+        lambda: TrainConfig(steps=100, cycles=3),
+        VALUE,
+        "steps=100 in cycles=3",
+        "make the steps a multiple of",
+    ),
+    row(
         "TrainConfig batch_size",
         lambda: TrainConfig(batch_size=-1),
         VALUE,

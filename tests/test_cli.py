@@ -571,6 +571,40 @@ def test_a_run_killed_at_its_very_end_is_finished_by_the_same_command(trained, t
     assert {path.name for path in (tmp_path / "run").iterdir()} == LEFT and same_files(trained, tmp_path / "run")
 
 
+def test_a_finished_run_goes_further_by_another_cycle_as_if_it_had_been_asked_for_at_once(tiny, tmp_path, capsys):
+    short = ["train", tiny, "--train.steps", "20", "--evaluate.n", "0"]
+    long = ["train", tiny, "--train.steps", "40", "--train.cycles", "2", "--evaluate.n", "0"]
+    assert main([*long, "--folder", str(tmp_path / "at once")]) == 0
+    run = tmp_path / "in two"
+    assert main([*short, "--folder", str(run)]) == 0
+    assert "20 steps of 16 examples, " in (run / "README.md").read_text()
+    assert main([*long, "--folder", str(run)]) == 0
+    assert "Going on from step 20 of 40" in capsys.readouterr().err
+    assert same_files(run, tmp_path / "at once")
+    assert "40 steps of 16 examples in 2 cycles of the learning rate, " in (run / "README.md").read_text()
+
+    for steps, cycles in ((20, 1), (60, 2), (60, 4)):  # fewer cycles, or others
+        flags = ["--train.steps", str(steps), "--train.cycles", str(cycles), "--folder", str(run)]
+        assert main(["train", tiny, *flags]) == 2
+        assert "holds a run of another recipe" in capsys.readouterr().err
+
+
+def test_the_card_of_a_shorter_run_does_not_stay_while_it_goes_further(tiny, tmp_path, monkeypatch):
+    flags = ["--folder", str(tmp_path / "run"), "--evaluate.n", "0"]
+    assert main(["train", tiny, "--train.steps", "20", *flags]) == 0
+
+    def dies(*args):
+        raise KeyboardInterrupt
+
+    long = ["train", tiny, "--train.steps", "40", "--train.cycles", "2", *flags]
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.import_module("diffusion_edu.cli.run"), "_card", dies)
+        assert main(long) == 130
+    assert not (tmp_path / "run" / "README.md").exists()
+    assert main(long) == 0
+    assert "40 steps" in (tmp_path / "run" / "README.md").read_text()
+
+
 def test_a_diverged_run_says_so(tiny, tmp_path, capsys):
     flags = ["--train.learning-rate", "1e30", "--train.clip-norm", "1e30", "--folder", str(tmp_path / "run")]
     assert main(["train", tiny, *flags]) == 1

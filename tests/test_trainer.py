@@ -159,6 +159,13 @@ def test_the_rate_rises_then_falls_along_half_a_cosine():
     assert_close(rates[100], 0.2)
 
 
+def test_in_cycles_the_rate_rises_and_falls_again_as_before():
+    one = TrainConfig(steps=40, learning_rate=1.0, warmup=0.1, final_rate=0.2)
+    three = TrainConfig(steps=120, cycles=3, learning_rate=1.0, warmup=0.1, final_rate=0.2)
+    assert [three.rate(k) for k in range(120)] == 3 * [one.rate(k) for k in range(40)]
+    assert three.rate(120) == one.rate(40), "after the last step the rate stays at its end"
+
+
 def test_labels_are_hidden_at_the_stated_rate():
     labels = []
 
@@ -241,7 +248,16 @@ def test_a_checkpoint_that_does_not_fit_gets_a_sentence_and_changes_nothing(tmp_
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"steps": 0}, {"batch_size": 0}, {"learning_rate": -1}, {"warmup": 2}, {"ema_decay": 1.5}, {"precision": "fp8"}],
+    [
+        {"steps": 0},
+        {"steps": 100, "cycles": 3},
+        {"cycles": 0},
+        {"batch_size": 0},
+        {"learning_rate": -1},
+        {"warmup": 2},
+        {"ema_decay": 1.5},
+        {"precision": "fp8"},
+    ],
 )
 def test_wrong_settings_get_a_sentence(wrong):
     with pytest.raises(ValueError, match=f"TrainConfig got {next(iter(wrong))}="):

@@ -11,7 +11,8 @@
 
 The same command starts a run, goes on with one that was broken off, and finishes one that was killed at its end. A
 file is written beside its place and renamed, and the log is cut back to the checkpoint, so that a kill at any moment
-costs the steps since the last checkpoint and nothing else.
+costs the steps since the last checkpoint and nothing else. A run that is finished goes on where ``train.cycles`` and
+``train.steps`` are raised alike: twice as many of both is a second time the same training, at fresh numbers.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from .. import trainer as trainer_module
 from ..data import Data
 from ..denoiser import DiffusionModel
 from ..storage import save_weights, write_atomically
-from ..trainer import Progress, Trainer
+from ..trainer import Progress, TrainConfig, Trainer
 from .recipe import RECIPE, WEIGHTS_FILE, Recipe, differences, read_recipe, to_toml
 from .samples import Quality, draw_samples, labels_for, load_drawing, measure, picture
 
@@ -85,6 +86,7 @@ def _main_process(
     if trainer.step >= recipe.train.steps and (folder / CARD).exists():
         print(f"{folder} holds this run, finished: see {folder / CARD}", file=sys.stderr)
         return trainer
+    (folder / CARD).unlink(missing_ok=True)  # of a shorter run that goes on
     begun = (folder / RECIPE).is_file()
     if cleared := _tidy(folder):
         print(f"Cleared away {cleared} half-written file(s) of a run that was killed", file=sys.stderr)
@@ -175,6 +177,8 @@ def _same_run(recipe: Recipe, folder: Path) -> None:
             for name in differences(before, recipe)
             if name not in FREE and name.partition(".")[0] not in ("sample", "evaluate", "log")
         ]
+        if _goes_further(before.train, recipe.train):
+            changed = [name for name in changed if name not in ("train.steps", "train.cycles")]
         if changed:
             table, _, key = changed[0].partition(".")
             there, here = (getattr(getattr(r, table), key) for r in (before, recipe))
@@ -185,6 +189,11 @@ def _same_run(recipe: Recipe, folder: Path) -> None:
             )
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty and holds no run; give another --folder.")
+
+
+def _goes_further(before: TrainConfig, now: TrainConfig) -> bool:
+    """Whether a run is the beginning of another, which has more of the same cycles of the learning rate."""
+    return before.cycles < now.cycles and before.steps * now.cycles == now.steps * before.cycles
 
 
 @contextmanager
@@ -289,6 +298,7 @@ def _card(trainer: Trainer[DiffusionModel], recipe: Recipe, command: str, log: L
         else f"{trainer.device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
     )
     processes = int(os.environ.get("WORLD_SIZE", "1"))
+    in_cycles = f" in {recipe.train.cycles} cycles of the learning rate" if recipe.train.cycles > 1 else ""
     labels = (
         f"{len(classes)} classes ({', '.join(classes)}), hidden in {recipe.train.label_drop:.0%} of the examples, so "
         "that samples can be asked for by class or without one"
@@ -315,9 +325,9 @@ A {"U-Net" if recipe.of_pictures else "residual MLP"} with {parameters:,} parame
 - **Data**: the training split of `{recipe.data.set}`, {of} of shape {shape}. Its source and licence are in the \
 documentation of `diffusion_edu.data`.
 - **Labels**: {labels}.
-- **Training**: {recipe.train.steps:,} steps of {recipe.train.batch_size} examples, {log.seconds:.0f} seconds on \
-{device}{f", {processes} processes" if processes > 1 else ""}, precision {recipe.train.precision}, PyTorch \
-{torch.__version__}.
+- **Training**: {recipe.train.steps:,} steps of {recipe.train.batch_size} examples{in_cycles}, \
+{log.seconds:.0f} seconds on {device}{f", {processes} processes" if processes > 1 else ""}, precision \
+{recipe.train.precision}, PyTorch {torch.__version__}.
 - **Loss** over the last {recipe.train.log_every} steps: {loss}.
 
 ## Measured quality
