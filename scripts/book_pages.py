@@ -139,6 +139,7 @@ def equations() -> tuple[Equation, ...]:
     return tuple(found)
 
 
+@cache
 def summary(path: Path) -> Summary:
     """What a notebook says of itself in its first cell."""
     cells = read(path).cells
@@ -192,13 +193,15 @@ def modules() -> list[Path]:
     return sorted([*files, PACKAGE / "cli"])
 
 
+@cache
 def docstring_of(path: Path) -> str:
     """What a module, or a folder, says of itself."""
     file = path / "__init__.py" if path.is_dir() else path
     return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def imports(path: Path) -> frozenset[str]:
     """The other modules of the package that a module imports, wherever in it."""
     names = {module.stem for module in modules()}
     found = set()
@@ -207,7 +210,7 @@ def imports(path: Path) -> set[str]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.level == level:
                 found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
-    return (found & names) - {path.stem}
+    return frozenset((found & names) - {path.stem})
 
 
 def figure_in_words(source: str) -> str:
@@ -470,7 +473,8 @@ def drawing() -> str:
 def reference() -> str:
     """The list of the package's modules."""
     lines = ["# The package", "", "Read it from the bottom up; the [map](../map.md) shows what rests on what.", ""]
-    for path in sorted(modules(), key=lambda path: (floors()[path.stem], path.stem)):
+    height = floors()
+    for path in sorted(modules(), key=lambda path: (height[path.stem], path.stem)):
         first = docstring_of(path).split("\n\n")[0].replace("\n", " ")
         lines.append(f"- [`{path.stem}`]({path.stem}.rst): {first}")
     listed = "\n".join(path.stem for path in modules())
