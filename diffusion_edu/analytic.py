@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from .data import to_model_range
-from .door import check_alike, check_counts, check_generator, check_times, said
+from .door import check_alike, check_counts, check_generator, check_noisy, check_times, said
 from .gaussian import noise_like
-from .schedule import NoiseSchedule, expand
+from .schedule import NoiseSchedule
 
 __all__ = ["EmpiricalDenoiser", "GaussianMixture", "MixtureClassifier", "MixtureDenoiser", "gaussian"]
 
@@ -43,6 +43,7 @@ class GaussianMixture:
 
     Raises:
         ValueError: if the shapes do not fit, a weight or std is negative, or the weights are all 0.
+        TypeError: if weights, means, stds or labels are no tensors, or not of floats on one device.
     """
 
     weights: Tensor
@@ -60,12 +61,15 @@ class GaussianMixture:
         if stds.ndim == means.ndim - 1:
             stds = stds.unsqueeze(-1)
         K = len(weights) if weights.ndim == 1 else -1
-        if means.ndim < 2 or means.shape[-2] != K or stds.ndim != means.ndim or stds.shape[-2] != K:
+        fits = means.ndim >= 2 and means.shape[-2] == K and stds.ndim == means.ndim and stds.shape[-2] == K
+        if not fits or stds.shape[-1] not in (1, means.shape[-1]):
             raise ValueError(
                 f"GaussianMixture got weights of shape {tuple(self.weights.shape)}, means {tuple(self.means.shape)} "
                 "and stds "
                 f"{tuple(self.stds.shape)}; for K components in D dimensions give (K,), (K, D) and (K,) or (K, D)."
             )
+        if self.labels is not None and not isinstance(self.labels, Tensor):
+            raise TypeError(f"GaussianMixture got labels = {said(self.labels)}; give a tensor (K,) of whole numbers.")
         if self.labels is not None and self.labels.shape != (K,):
             raise ValueError(
                 f"GaussianMixture got labels of shape {tuple(self.labels.shape)} for {K} components; give one each."
@@ -133,7 +137,7 @@ class GaussianMixture:
         return torch.log(self.weights) + log_normal
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log-density in nats. x: (..., D); returns (...,)."""
+        """log-density in nats. x: (..., D); returns (...,). A component with std 0 has none: ask a ``marginal``."""
         return torch.logsumexp(self.component_log_prob(x), -1)
 
     def responsibilities(self, x: Tensor) -> Tensor:
@@ -143,7 +147,7 @@ class GaussianMixture:
     def score(self, x: Tensor) -> Tensor:
         """grad log density: the components' own scores (m_k - x) / s_k^2, averaged by responsibility.
 
-        (..., D) to (..., D).
+        (..., D) to (..., D), with stds > 0.
         """
         pull = (self.means - x.unsqueeze(-2)) / self.stds**2
         return (self.responsibilities(x).unsqueeze(-1) * pull).sum(-2)
@@ -222,6 +226,7 @@ class MixtureDenoiser:
                 f"a mixture in {self.mixture.dim} dimensions was asked about x_t of shape {tuple(x_t.shape)}."
             )
         mixture = self.mixture.to(x)
+        alpha, _ = self.schedule.scales(t, like=x)
         marginal = mixture.marginal(self.schedule, t)
         log_prob = marginal.component_log_prob(x)
         if condition is not None:
@@ -237,7 +242,6 @@ class MixtureDenoiser:
             log_prob = log_prob.masked_fill(wrong_class, -math.inf)
         responsibility = torch.softmax(log_prob, -1).unsqueeze(-1)
 
-        alpha = expand(self.schedule.alpha(t), x)
         alpha = alpha.unsqueeze(-1) if alpha.ndim else alpha
         gain = alpha * mixture.stds**2 / marginal.stds**2  # how far to follow x_t away from the component's mean
         x_0_hat = mixture.means + gain * (x.unsqueeze(-2) - marginal.means)
@@ -278,6 +282,7 @@ class MixtureClassifier:
         """
         check_alike("MixtureClassifier", x_t=x_t)
         x = x_t.flatten(1)
+        self.schedule.scales(t, like=x)  # one time for all, or one each
         mixture = self.mixture.to(x)
         log_prob = torch.log_softmax(mixture.marginal(self.schedule, t).component_log_prob(x), -1)
         assert mixture.labels is not None
@@ -311,7 +316,7 @@ def gaussian(mean: Tensor, std: Tensor) -> GaussianMixture:
             f"gaussian got a mean of shape {tuple(mean.shape)} and a std of shape {tuple(std.shape)}; give (D,), and "
             "() or (D,)."
         )
-    return GaussianMixture(torch.ones(1, dtype=mean.dtype), mean[None], std.expand(mean.shape)[None])
+    return GaussianMixture(mean.new_ones(1), mean[None], std.expand(mean.shape)[None])
 
 
 @dataclass(frozen=True)
@@ -331,7 +336,8 @@ class EmpiricalDenoiser:
         chunk: examples at a time, >= 1.
 
     Raises:
-        ValueError: if there are no examples, or not one label each.
+        ValueError: if there are no examples, NaN among them, or not one label each.
+        TypeError: if the examples are neither floats nor uint8.
     """
 
     examples: Tensor
@@ -367,8 +373,11 @@ class EmpiricalDenoiser:
             shape of x_t.
 
         Raises:
-            ValueError: if the shapes differ, or a condition is given for examples without labels.
+            ValueError: if the shapes differ, t is 0, or a condition is given for examples without labels.
+            TypeError: if x_t or t is not a float tensor.
         """
+        check_alike("EmpiricalDenoiser", x_t=x_t)
+        check_noisy("EmpiricalDenoiser", t)
         if x_t.shape[1:] != self.examples.shape[1:]:
             raise ValueError(
                 f"EmpiricalDenoiser got x_t of shape {tuple(x_t.shape)} for examples of shape "

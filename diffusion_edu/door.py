@@ -59,7 +59,7 @@ def said(value: object) -> str:
 
 
 def check_alike(who: str, **tensors: Tensor) -> None:
-    """Each must be a float tensor, and all of one shape and on one device; () is enough.
+    """Each must be a float tensor, and all of one shape and on one device.
 
     Args:
         who: the one that was called, for the sentence.

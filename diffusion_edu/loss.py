@@ -27,7 +27,7 @@ from .denoiser import DiffusionModel, LearntVarianceModel
 from .door import check_alike, check_counts, check_generator, check_times, is_real, said
 from .gaussian import noise_like
 from .process import posterior_kl, q_sample
-from .schedule import NoiseSchedule
+from .schedule import NoiseSchedule, expand
 
 __all__ = [
     "Importance",
@@ -91,8 +91,9 @@ def denoising_loss(
     loss = ((output - target) ** 2).flatten(1).mean(1)
     if weight is None:
         return loss
-    factor = weight(model.schedule, t) / model.parameterization.weight(model.schedule, t)
-    return factor.to(loss) * loss
+    wanted, own = weight(model.schedule, t), model.parameterization.weight(model.schedule, t)
+    expand(wanted, loss)  # a weight is one for all, or one each
+    return expand(wanted / own, loss) * loss
 
 
 def hybrid_loss(
@@ -128,10 +129,11 @@ def hybrid_loss(
         raise ValueError(f"hybrid_loss got share={share!r}; it is what the bound counts beside L_simple, at least 0.")
     check_alike("hybrid_loss", x_0=x_0)
     check_times("hybrid_loss", t=t)
+    model.schedule.scales(t, like=x_0)  # one time for all, or one each
     eps = noise_like(x_0, generator) if eps is None else eps
     schedule = model.schedule
     t = t.double().expand(len(x_0)) if t.device.type != "mps" else t.expand(len(x_0))
-    inner = t > 1 / steps
+    inner = t * steps > 1 + 1e-6  # 1 / steps in float32 may lie above it, and its step ends at 0 all the same
     safe_t = torch.where(inner, t, torch.ones_like(t))  # anything valid: those terms are dropped below
     x_t = q_sample(schedule, x_0, safe_t, eps)
     x_0_hat, std = model.denoise_with_std(x_t, safe_t - 1 / steps, safe_t, condition)
@@ -161,11 +163,13 @@ def min_snr(gamma: float = 5.0) -> Weight:
 
 
 def elbo_weight(schedule: NoiseSchedule, t: Tensor) -> Tensor:
-    """-(1/2) d SNR/dt = SNR g^2 / (2 sigma^2): nats per unit of time in the bound (Kingma et al. 2021, eq. 17).
+    """-(1/2) d SNR/dt = alpha (alpha sigma' - alpha' sigma) / sigma^3: nats per unit of time in the bound.
 
-    Shape of t.
+    Shape of t. Source: Kingma et al. 2021, eq. 17.
     """
-    return snr(schedule, t) * (schedule.diffusion(t) / schedule.sigma(t)) ** 2 / 2
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    alpha_rate, sigma_rate = schedule.rates(t)
+    return alpha * (alpha * sigma_rate - alpha_rate * sigma) / sigma**3
 
 
 def edm_weight(sigma_data: float = 0.5) -> Weight:
@@ -214,7 +218,7 @@ def log_normal(schedule: NoiseSchedule, mean: float = -1.2, std: float = 1.2) ->
 
     Raises:
         ValueError: if a number is not finite, or std is not above 0.
-        TypeError: if the schedule is none.
+        TypeError: if the schedule is no NoiseSchedule.
     """
     if not isinstance(schedule, NoiseSchedule):
         raise TypeError(f"log_normal got schedule = {said(schedule)}; give a schedule, such as EDMSchedule().")
@@ -238,6 +242,7 @@ class Importance:
 
     Raises:
         ValueError: if a slice has no share: the loss there would never be seen.
+        TypeError: if the density is no tensor.
     """
 
     def __init__(self, density: Tensor) -> None:
@@ -249,7 +254,8 @@ class Importance:
             raise ValueError(
                 f"Importance got a density of shape {tuple(density.shape)}; give one number above 0 per slice of time."
             )
-        self.probability = (density / density.sum()).double()
+        density = density.double()
+        self.probability = density / density.sum()
 
     def __call__(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         """(batch,) times in (0, 1], float64."""
@@ -263,7 +269,7 @@ class Importance:
         check_times("Importance.factor", t=t)
         N = len(self.probability)
         k = (torch.ceil(t * N) - 1).clamp(0, N - 1).long()
-        return 1 / (N * self.probability.to(t.device)[k])
+        return 1 / (N * self.probability.to(t)[k])
 
 
 def _rand(batch: int, generator: torch.Generator | None) -> Tensor:

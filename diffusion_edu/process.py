@@ -14,6 +14,8 @@ Differences are taken of logarithms, through expm1: 1 - r written as it stands l
 
 from __future__ import annotations
 
+import numbers
+
 import torch
 from torch import Tensor
 
@@ -48,7 +50,8 @@ def q_sample(schedule: NoiseSchedule, x_0: Tensor, t: Tensor, eps: Tensor) -> Te
         ValueError: if eps has not the shape or device of x_0, or t is neither a scalar nor one per example.
         TypeError: if t, x_0 or eps is not a float tensor.
     """
-    check_alike("q_sample", x_0=x_0)
+    for name, x in (("x_0", x_0), ("eps", eps)):
+        check_alike("q_sample", **{name: x})
     if eps.shape != x_0.shape:
         raise ValueError(
             f"q_sample got x_0 of shape {tuple(x_0.shape)} and eps of shape {tuple(eps.shape)}; "
@@ -117,13 +120,14 @@ def posterior_kl(schedule: NoiseSchedule, error: Tensor, std: Tensor, s: Tensor,
 
     Args:
         error: x_0 - x_0_hat, (B, ...).
-        std: the model's, > 0, broadcasting to the error.
+        std: the model's, > 0: () or (B,), or of a shape that broadcasts to the error.
         s, t: () or (B,), 0 < s < t.
 
     Returns:
         shape of ``error``.
     """
     true_std = expand(posterior_std(schedule, s, t), error)
+    std = expand(std, error) if std.ndim < 2 else std
     gain = expand(schedule.alpha(s) * _one_minus_snr_ratio(schedule, s, t), error)
     v = (true_std / std) ** 2
     return (v - 1 - torch.log(v)) / 2 + (gain * error / std) ** 2 / 2
@@ -148,10 +152,12 @@ def prior(
 
     Raises:
         ValueError: if the shape is not one of whole numbers from 0 up, or the type not one of floats.
-        TypeError: if the generator is none.
+        TypeError: if the generator is something else, such as a seed, or the type no torch.dtype.
     """
     check_generator("prior", generator)
-    whole = isinstance(shape, list | tuple) and all(isinstance(n, int) and n >= 0 for n in shape)
+    whole = isinstance(shape, list | tuple) and all(isinstance(n, numbers.Integral) and n >= 0 for n in shape)
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"prior got dtype={dtype!r}; give a type of PyTorch, such as torch.float32.")
     if not whole or not dtype.is_floating_point:
         raise ValueError(
             f"prior got shape = {said(shape)} and dtype={dtype}; it needs the shape of a batch, (B, ...), and floats."
@@ -164,7 +170,12 @@ def prior(
 
 def _check_order(who: str, s: Tensor, t: Tensor) -> None:
     check_times(who, s=s, t=t)
-    if s.device.type == t.device.type == "cpu" and bool((s > t).any()):
+    if s.ndim and t.ndim and s.shape != t.shape:
+        raise ValueError(
+            f"{who} got s of shape {tuple(s.shape)} and t of shape {tuple(t.shape)}; give each () or (B,)."
+        )
+    readable = s.device.type == t.device.type == "cpu" and not torch.compiler.is_compiling()
+    if readable and bool((s > t).any()):
         raise ValueError(
             f"{who} got s up to {float(s.max()):.4g} and t down to {float(t.min()):.4g}; a step goes from t to an "
             "earlier s, nearer to the data: s < t."
@@ -174,4 +185,4 @@ def _check_order(who: str, s: Tensor, t: Tensor) -> None:
 def _one_minus_snr_ratio(schedule: NoiseSchedule, s: Tensor, t: Tensor) -> Tensor:
     # 1 - SNR(t)/SNR(s). At s = 0, log_snr = inf and the result is 1; s = t gives 0, and 0 - 0 of infinities too.
     difference = schedule.log_snr(t) - schedule.log_snr(s)
-    return -torch.expm1(torch.where(s == t, torch.zeros_like(difference), difference))
+    return -torch.expm1(torch.where((s == t).to(difference.device), torch.zeros_like(difference), difference))

@@ -17,6 +17,7 @@ through stochastic differential equations", appendix B.)
 from __future__ import annotations
 
 import math
+import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -74,8 +75,8 @@ def expand(coefficient: Tensor, like: Tensor) -> Tensor:
 
 def slope(f: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     """df/dt of an elementwise function, by automatic differentiation. Shape of t."""
-    with torch.enable_grad():
-        t = t.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        t = t.detach().clone().requires_grad_()
         y = f(t)
         return torch.autograd.grad(y.sum(), t)[0] if y.requires_grad else torch.zeros_like(t)
 
@@ -148,9 +149,11 @@ class NoiseSchedule(nn.Module, ABC):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NoiseSchedule:
         # A table of betas in half precision is a classic mistake: alpha_bar rounds to 1 for the first steps. So
         # `.to(device)` moves a schedule's tables, and nothing changes their precision but a device without float64.
-        for name, table in self._buffers.items():
-            if table is None or not table.is_floating_point():
-                continue
+        tables = {name: b for name, b in self._buffers.items() if b is not None and b.is_floating_point()}
+        for name in tables:
+            self._buffers[name] = None
+        super()._apply(fn, recurse)  # what else a schedule may have: parameters, parts, whole numbers
+        for name, table in tables.items():
             device = fn(torch.empty(0, device=table.device)).device
             dtype = torch.float32 if device.type == "mps" else torch.float64
             moved = torch.empty_like(table, device=device) if table.is_meta else table.to(device=device, dtype=dtype)
@@ -209,6 +212,7 @@ class BetaSchedule(_VariancePreserving):
 
     Raises:
         ValueError: if betas is not one-dimensional or leaves (0, 1).
+        TypeError: if it is a text.
     """
 
     betas: Tensor
@@ -221,7 +225,7 @@ class BetaSchedule(_VariancePreserving):
             raise TypeError(
                 f"BetaSchedule got betas={given!r}; give a tensor (T,), or call BetaSchedule.{betas}(1000)."
             )
-        betas = torch.as_tensor(betas).double()
+        betas = torch.as_tensor(betas).to(torch.float64, copy=True)  # nobody changes the table from outside
         if betas.ndim != 1 or len(betas) == 0:
             raise ValueError(
                 f"BetaSchedule got betas of shape {tuple(betas.shape)}; give one beta per step, shape (T,)."
@@ -309,7 +313,7 @@ class BetaSchedule(_VariancePreserving):
             ValueError: if k leaves 0 ... T.
             TypeError: if k is not of an integer type.
         """
-        if not isinstance(k, int | Tensor):
+        if not isinstance(k, numbers.Integral | Tensor):
             raise TypeError(
                 f"time(k) got k = {said(k)}; k counts steps, so give integers from 0 to {self.num_timesteps}."
             )
@@ -333,7 +337,7 @@ class BetaSchedule(_VariancePreserving):
         return torch.lerp(left, right, position - k)
 
     def diffusion(self, t: Tensor) -> Tensor:
-        """g(t) = sqrt(beta(t)): the slope of the piece that t lies in (at a node, the piece to its right).
+        """g(t) = sqrt(beta(t)): the slope of the piece that t lies in (at a node, of one of its two: rounding decides).
 
         Shape of t.
         """
@@ -388,13 +392,13 @@ class VPSchedule(_VariancePreserving):
     def _time_of(self, log_alpha_bar: Tensor) -> Tensor:
         slope = self.beta_max - self.beta_min
         c = (-log_alpha_bar).clamp(max=self.beta_min + slope / 2)
-        return 2 * c / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * c))
+        return (2 * c / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * c))).clamp(max=1)
 
 
 class SubVPSchedule(VPSchedule):
-    """The sub-VP SDE: the VP's alpha with sigma = 1 - alpha^2, never more noise than the VP's (Song et al. 2021, eq.
+    """The sub-VP SDE: the VP's alpha with sigma = 1 - alpha^2, never more noise than the VP's.
 
-    29, 35).
+    Source: Song et al. 2021, eq. 29 and 35.
     """
 
     def sigma(self, t: Tensor) -> Tensor:

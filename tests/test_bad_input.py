@@ -265,6 +265,7 @@ ROWS = [
         "x_0 = a tensor of shape",
         "it needs a float tensor",
     ),
+    row("q_sample eps none", lambda: q_sample(S, X, HALF, None), KIND, "eps = None (NoneType)", "a float tensor"),
     row("q_sample t nan", lambda: q_sample(S, X, f64(nan), X), VALUE, "t from nan to nan", "a time lies in [0, 1],"),
     row("q_sample t python", lambda: q_sample(S, X, 0.5, X), KIND, "t = 0.5 (float)", "a time is a float tensor,"),
     row("q_sample t str", lambda: q_sample(S, X, "0.5", X), KIND, "t = '0.5' (str)", "a time is a float tensor,"),
@@ -321,6 +322,7 @@ ROWS = [
     row("prior shape str", lambda: prior(S, "big"), VALUE, "shape = 'big' (str) and", "it needs the shape of a"),
     row("prior shape int", lambda: prior(S, 4), VALUE, "shape = 4 (int) and", "it needs the shape of a"),
     row("prior shape neg", lambda: prior(S, (-1, 2)), VALUE, "shape = (-1, 2) (tuple)", "it needs the shape of a"),
+    row("prior dtype str", lambda: prior(S, (2, 2), dtype="float32"), KIND, "dtype='float32'", "such as torch.float32"),
     row("prior seed as gen", lambda: prior(S, (2, 2), 0), KIND, "generator = 0 (int)", "give"),
     # gaussian
     row(
@@ -338,6 +340,7 @@ ROWS = [
         "give them one shape, or",
     ),
     row("normal std neg", lambda: Normal(X, -torch.ones(())), VALUE, "std=-1", "it must be at least 0,"),
+    row("normal stds neg", lambda: Normal(X, -torch.ones(4, 1)), VALUE, "std=-1", "it must be at least 0,"),
     row("normal float std", lambda: Normal(X, 1.0), KIND, "std = 1.0 (float)", "it needs float tensors,"),
     row("normal sample seed", lambda: Normal(X, torch.ones(())).sample(3), KIND, "generator = 3 (int)", "give"),
     row(
@@ -567,6 +570,26 @@ ROWS = [
     row("mix denoise t 2", lambda: MD(X, f64(2.0)), VALUE, "t from 2 to 2", "a time lies in [0, 1],"),
     row("mix cond no labels", lambda: GD(X, HALF, LAB), VALUE, "a condition", "pass labels to"),
     row("mix cond shape", lambda: MD(X, HALF, LAB[:3]), VALUE, "4 examples and labels of", "give one whole number per"),
+    row(
+        "mix t 3", lambda: MD(X.double(), T[:3]), VALUE, "a time or coefficient of shape (3,)", "it must be a scalar or"
+    ),
+    row(
+        "mix classifier t 2d", lambda: MC(X, T[:, None]), VALUE, "coefficient of shape (4, 1)", "it must be a scalar or"
+    ),
+    row(
+        "mix stds 3",
+        lambda: GaussianMixture(torch.ones(2), torch.zeros(2, 2), torch.ones(2, 3)),
+        VALUE,
+        "GaussianMixture got weights of shape (2,)",
+        "give (K,), (K, D) and",
+    ),
+    row(
+        "mix labels list",
+        lambda: GaussianMixture(torch.ones(2), torch.zeros(2, 2), torch.ones(2), [0, 1]),
+        KIND,
+        "labels = [0, 1]",
+        "give a tensor (K,) of",
+    ),
     row("mix classifier none", lambda: G.classifier(VP), VALUE, "of a mixture without", "give it labels 0, 1, ...,"),
     row("mix classifier dim", lambda: MC(X3, HALF), VALUE, "a mixture in 2 dimensions was", "3)."),
     row(
@@ -607,6 +630,14 @@ ROWS = [
     row("emp chunk 0", lambda: EmpiricalDenoiser(X, VP, chunk=0), VALUE, "chunk=0", "it must be a whole"),
     row("emp chunk str", lambda: EmpiricalDenoiser(X, VP, chunk="1"), VALUE, "chunk='1'", "it must be a whole"),
     row("emp labels", lambda: EmpiricalDenoiser(X, VP, LAB[:2]), VALUE, "EmpiricalDenoiser got 4", ")."),
+    row(
+        "emp x int",
+        lambda: EmpiricalDenoiser(X, VP)(LAB[:, None].expand(4, 2), HALF),
+        KIND,
+        "x_t = a tensor",
+        "a float",
+    ),
+    row("emp t 0", lambda: EmpiricalDenoiser(X, VP)(X, f64(0.0)), VALUE, "was asked at t = 0", "ask at a t above 0"),
     row("emp t 2", lambda: EmpiricalDenoiser(X, VP)(X, f64(2.0)), VALUE, "t from 2 to 2", "a time lies in [0, 1],"),
     # guidance
     row(
@@ -822,6 +853,20 @@ ROWS = [
     row("dl t 2", lambda: denoising_loss(model, X, T + 1), VALUE, "t from 1.1 to 1.4", "a time lies in [0, 1],"),
     row("dl weight uncalled", lambda: denoising_loss(model, X, T, min_snr), KIND, "weight", "give a function of"),
     row("dl seed", lambda: denoising_loss(model, X, T, generator=0), KIND, "generator = 0 (int)", "give"),
+    row(
+        "hybrid t 3",
+        lambda: hybrid_loss(learnt(), X, T[:3]),
+        VALUE,
+        "coefficient of shape (3,)",
+        "it must be a scalar or",
+    ),
+    row(
+        "loss weight 2d",
+        lambda: denoising_loss(model, X, T, lambda s, t: s.log_snr(t).exp()[:, None]),
+        VALUE,
+        "a time or coefficient of shape (4, 1)",
+        "it must be a scalar or",
+    ),
     row("hybrid plain", lambda: hybrid_loss(model, X, T), KIND, "DiffusionModel, which", "give a"),
     row("hybrid steps 0", lambda: hybrid_loss(learnt(), X, T, steps=0), VALUE, "steps=0", "it must be a whole"),
     row(

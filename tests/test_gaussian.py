@@ -75,3 +75,17 @@ def test_bits_per_dim_of_a_density_and_of_a_probability():
     assert_close(bits_per_dim(density_on_model_range, dims, scale=1 / 127.5), torch.tensor(8.0))
     with pytest.raises(ValueError, match="dims=0"):
         bits_per_dim(probability, 0)
+
+
+def test_the_kl_of_near_neighbours_keeps_its_digits_in_single_precision():
+    zero = torch.zeros(())
+    for other in (Normal(zero, torch.tensor(1.0001)), Normal(torch.tensor(1e-4), torch.tensor(1.0))):
+        exact = Normal(zero.double(), zero.double() + 1).kl(Normal(other.mean.double(), other.std.double()))
+        assert_close(Normal(zero, zero + 1).kl(other).double(), exact, rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("levels", [2, 17])
+def test_the_discretised_probabilities_of_any_number_of_levels_sum_to_1(levels):
+    x = torch.linspace(-1, 1, levels, dtype=torch.float64)
+    log_prob = discretized_log_prob(Normal(torch.full_like(x, 0.3), torch.tensor(0.4)), x, levels)
+    assert_close(log_prob.exp().sum().item(), 1.0, atol=1e-12, rtol=0)

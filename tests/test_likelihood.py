@@ -269,6 +269,15 @@ def test_the_hybrid_loss_is_l_simple_and_a_share_of_each_steps_term(steps):
         assert_close(found[i], eps[i].square().mean() + 0.01 * steps * term, rtol=1e-9, atol=1e-12)
 
 
+def test_the_hybrid_loss_knows_the_last_step_by_a_rounded_time_too():
+    x_0, eps = torch.randn(2, 4, 2, dtype=torch.float64)
+    model = LearntVarianceModel(WithWidth(0.3).double(), SCHEDULE)
+    last = SCHEDULE.time(torch.ones(4, dtype=torch.long))  # its float32 lies above 1/1000, by less than it rounds
+    assert_close(
+        hybrid_loss(model, x_0, last.float(), eps=eps), hybrid_loss(model, x_0, last, eps=eps), rtol=1e-3, atol=0
+    )
+
+
 ONE = torch.ones((), dtype=torch.float64)
 RING = GaussianMixture(*ring(5, 0.15)).to(ONE)
 

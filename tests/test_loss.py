@@ -1,5 +1,6 @@
 """The objective: L_simple as it stands in the paper, and how times are drawn."""
 
+import importlib
 import math
 
 import pytest
@@ -15,12 +16,14 @@ from diffusion_edu import (
     DiffusionModel,
     EDMSchedule,
     Importance,
+    LearntVarianceModel,
     ResidualMLP,
     V,
     denoising_loss,
     edm,
     edm_weight,
     elbo_weight,
+    hybrid_loss,
     log_normal,
     min_snr,
     simple,
@@ -148,3 +151,39 @@ def test_importance_keeps_the_expectation(generator):
     assert abs(weighted.mean().item() - exact) < 6 * weighted.std().item() / math.sqrt(len(t))
     with pytest.raises(ValueError, match="above 0"):
         Importance(torch.tensor([1.0, 0.0]))
+
+
+def test_a_time_whose_draw_is_0_is_not_0(monkeypatch):
+    module = importlib.import_module("diffusion_edu.loss")
+    monkeypatch.setattr(module, "_rand", lambda batch, generator: torch.zeros(batch, dtype=torch.float64))
+    assert (uniform(4) == 1).all()
+    assert torch.equal(stratified(4).sort().values, torch.tensor([0.25, 0.5, 0.75, 1.0]).double())
+    assert set(Importance(torch.ones(2))(50).tolist()) == {0.5, 1.0}
+
+
+def test_importance_of_half_precision_is_as_exact_as_that_of_double():
+    times = Importance(torch.full((1000,), 100.0, dtype=torch.half))  # whose sum is beyond half precision
+    assert_close(times.factor(torch.tensor([0.3])), torch.ones(1))
+
+
+@every_schedule
+def test_the_elbos_weight_is_finite_at_t_1(schedule):
+    one = torch.ones((), dtype=torch.float64)
+    weight = elbo_weight(schedule, one)
+    assert weight.isfinite() and (weight == 0) == (schedule.alpha(one) == 0)
+
+
+def test_the_network_is_told_the_condition():
+    class Records(nn.Module):
+        def forward(self, x, level, condition=None):
+            seen.append(condition)
+            return torch.zeros(len(x), self.numbers, dtype=x.dtype)
+
+    seen, labels = [], torch.tensor([2, 0, -1])
+    x_0, t = torch.randn(3, 2), torch.full((3,), 0.5, dtype=torch.float64)
+    network = Records()
+    network.numbers = 2
+    denoising_loss(DiffusionModel(network, CosineSchedule(), V), x_0, t, condition=labels)
+    network.numbers = 4
+    hybrid_loss(LearntVarianceModel(network, BetaSchedule.linear(1000), V), x_0, t, labels)
+    assert len(seen) == 3 and all(torch.equal(condition, labels) for condition in seen)

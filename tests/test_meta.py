@@ -55,6 +55,7 @@ from diffusion_edu import (
     slerp,
     times,
 )
+from diffusion_edu.analytic import gaussian
 from diffusion_edu.likelihood import velocity_and_divergence
 from diffusion_edu.ode import DORMAND_PRINCE, attempt, rms
 from tests.cases import SCHEDULES
@@ -92,6 +93,8 @@ def test_the_processes(schedule):
     ):
         check(q.mean, q.sample(), q.log_prob(x_0), q.kl(Normal(x_0, torch.ones(SHAPE, device=META))))
     check(posterior_kl(schedule, x_0, torch.ones(SHAPE, device=META), t(0.3), t()))
+    early, late = torch.full((4,), 0.3), torch.full((4,), 0.7)  # times come from the CPU, where samplers draw them
+    check(q_posterior(schedule, x_t, x_0, early, late).mean, q_transition(schedule, x_0, early, late).mean)
     check(discretized_log_prob(Normal(x_0, torch.ones(SHAPE, device=META)), x_0))
 
 
@@ -127,7 +130,7 @@ def test_a_learnt_variance():
     schedule = BetaSchedule.linear(100).to(META)
     net = UNet(channels=(4, 8), blocks=1, embedding=16, heads=2, out_channels=2).to(META)
     model = LearntVarianceModel(net, schedule, EPS)
-    check(hybrid_loss(model, noise(), t()), shape=(4,))
+    check(hybrid_loss(model, noise(), t()), hybrid_loss(model, noise(), torch.full((4,), 0.7)), shape=(4,))
     check(sample(ancestral(learnt_std), model.eval(), noise(), times(3)))
 
 
@@ -135,6 +138,7 @@ def test_the_exact_denoisers(schedule):
     x_t = noise((4, 2))
     mixture = GaussianMixture(*(part.to(META) for part in moons()))
     check(mixture.denoiser(schedule)(x_t, t()), mixture.score(x_t), shape=(4, 2))
+    check(gaussian(noise((2,)), noise((2,))).denoiser(schedule)(x_t, t()), shape=(4, 2))
     check(mixture.log_prob(x_t), shape=(4,))
     check(EmpiricalDenoiser(noise((9, 2)), schedule)(x_t, t()), shape=(4, 2))
 

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from diffusion_edu import (
     BetaSchedule,
     Normal,
+    posterior_kl,
     posterior_std,
     prior,
     q_marginal,
@@ -127,3 +128,12 @@ def test_kl_of_posteriors_is_the_snr_difference():
     snr = schedule.log_snr(torch.stack([s, t])).exp()
     assert_close(kl, (snr[0] - snr[1]) / 2 * (x_0 - x_0_hat) ** 2)
     assert isinstance(q_marginal(schedule, x_0, t), Normal)
+
+
+def test_a_std_for_each_example_is_not_taken_for_one_for_each_number():
+    schedule, error = BetaSchedule.linear(1000), torch.randn(4, 4, dtype=torch.float64)
+    s, t = schedule.time(torch.tensor([9, 99, 499, 899])), schedule.time(torch.tensor([10, 100, 500, 900]))
+    std = transition_std(schedule, s, t)
+    kl = posterior_kl(schedule, error, std, s, t)
+    assert torch.equal(kl, posterior_kl(schedule, error, std[:, None], s, t))
+    assert_close(kl[1], posterior_kl(schedule, error[1:2], std[1], s[1], t[1])[0])
