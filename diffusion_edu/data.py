@@ -97,7 +97,7 @@ def moons(per_moon: int = 16, std: float = 0.12) -> Components:
 
 
 def swiss(turns: float = 1.5, components: int = 60, std: float = 0.25) -> Components:
-    """A spiral, a chain of Gaussians evenly spaced along its length; centred, of variance 1 on average. Label 0.
+    """A spiral, a chain of Gaussians almost evenly spaced along its length; centred, of variance 1 on average. Label 0.
 
     Args:
         turns: how often it goes round, > 0.
@@ -660,7 +660,8 @@ def image_folder(folder: str | os.PathLike[str], side: int, channels: int = 3) -
         raise ValueError(
             f"image_folder got side={side} and channels={channels}; give a side of 1 to 1024, 1 or 3 channels."
         )
-    classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    classes = [entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    classes.sort(key=lambda entry: entry.name)  # paths themselves are sorted otherwise on Windows
     beside = _pictures(root)
     if beside and classes:
         raise ValueError(
@@ -688,11 +689,8 @@ def image_folder(folder: str | os.PathLike[str], side: int, channels: int = 3) -
 
 def _pictures(folder: Path) -> list[Path]:
     kinds = (".png", ".jpg", ".jpeg")
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in kinds and not path.name.startswith(".") and path.is_file()
-    )
+    files = (path for path in folder.iterdir() if path.suffix.lower() in kinds and not path.name.startswith("."))
+    return sorted((path for path in files if path.is_file()), key=lambda path: path.name)
 
 
 def _picture(path: Path, side: int, channels: int) -> Tensor:
@@ -710,7 +708,8 @@ def _picture(path: Path, side: int, channels: int) -> Tensor:
             with Image.open(io.BytesIO(raw), formats=("PNG", "JPEG")) as image:
                 if image.width * image.height > 2**26:
                     raise ValueError(f"it has {image.width} x {image.height} pixels, more than 2^26")
-                if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
+                deep = image.format == "PNG" and raw[24] > 8  # Pillow cuts colours of 16 bits to 8
+                if deep or image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
                     raise ValueError(f"its pixels are of kind {image.mode}, not 8 bits a channel")
                 upright = ImageOps.exif_transpose(image)
                 if upright.has_transparency_data:
@@ -765,16 +764,16 @@ class TensorData:
     x: Tensor
     labels: Tensor | None = None
     seed: int = 0
-    _orders: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _orders: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_counts("TensorData", 0, seed=self.seed)
         if not isinstance(self.x, Tensor) or not (self.x.is_floating_point() or self.x.dtype == torch.uint8):
             raise TypeError(f"TensorData got x = {said(self.x)}; give a tensor of floats, or of uint8 pictures.")
-        if self.x.ndim < 2 or self.x.is_meta or (self.labels is not None and self.labels.is_floating_point()):
+        if self.x.ndim < 2 or self.x.is_meta or not (self.labels is None or _are_labels(self.labels, self.x.device)):
             raise ValueError(
                 f"TensorData got x = {said(self.x)} and labels = {said(self.labels)}; give examples (N, ...) on a "
-                "device that holds numbers, and labels (N,) in whole numbers, or None."
+                "device that holds numbers, and there labels (N,) in whole numbers, or None."
             )
         if len(self.x) == 0 or (self.labels is not None and self.labels.shape != self.x.shape[:1]):
             shape = None if self.labels is None else tuple(self.labels.shape)
@@ -855,22 +854,28 @@ class Fresh:
         """New draws, the same for the same step: (size, D), and labels (size,) or None.
 
         Raises:
-            ValueError: if what was drawn is not ``size`` examples.
+            ValueError: if what was drawn is not ``size`` examples, or its labels are not whole numbers, one each.
         """
         check_counts("Fresh.batch", size=size)
         check_counts("Fresh.batch", 0, step=step)
         drawn = self.draw(size, seeded(self.seed, step, 1))
         x_0, labels = drawn if isinstance(drawn, tuple) else (drawn, None)
-        if not isinstance(x_0, Tensor) or len(x_0) != size or (labels is not None and labels.shape != (size,)):
+        fit = labels is None or (_are_labels(labels) and labels.shape == (size,))
+        if not isinstance(x_0, Tensor) or len(x_0) != size or not fit:
             raise ValueError(
                 f"Fresh asked its draw for {size} examples and got {said(x_0)}, with labels {said(labels)}; it must "
                 "give (n, D), or that and labels (n,)."
             )
-        return x_0.float(), labels
+        return (to_model_range(x_0) if x_0.dtype == torch.uint8 else x_0.float()), labels
+
+
+def _are_labels(labels: object, device: torch.device | None = None) -> bool:
+    whole = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.dtype != torch.bool
+    return whole and (device is None or labels.device == device)  # type: ignore[attr-defined]
 
 
 def seed_of(*key: int) -> int:
-    """One seed, below 2^63, that depends on every number of the key, each >= 0."""
+    """One seed, below 2^63, that depends on every number of the key, each >= 0; zeros at its end do not count."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

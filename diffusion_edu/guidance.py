@@ -32,7 +32,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -45,7 +44,7 @@ from .gaussian import noise_like
 from .networks import NO_LABEL, LevelClassifier
 from .process import q_sample
 from .schedule import CosineSchedule, NoiseSchedule, expand
-from .storage import shipped_card, with_shipped_weights
+from .storage import each_its_own, shipped_card, with_shipped_weights
 
 __all__ = [
     "ClassifierFreeGuidance",
@@ -350,7 +349,7 @@ def classifier_loss(
     return F.cross_entropy(logits, labels, reduction="none", ignore_index=NO_LABEL)
 
 
-@lru_cache(maxsize=1)
+@each_its_own
 def noisy_digit_classifier() -> NoisyClassifier:
     """The shipped p(y | x_t) of 28x28 digits, in eval mode; made by ``scripts/train_noisy_classifier.py``.
 
@@ -364,7 +363,7 @@ def noisy_digit_classifier() -> NoisyClassifier:
     return with_shipped_weights(NoisyClassifier(LevelClassifier(), CosineSchedule()), "noisy_digit_classifier")
 
 
-@lru_cache(maxsize=1)
+@each_its_own
 def noisy_fashion_classifier() -> NoisyClassifier:
     """The shipped p(y | x_t) of 28x28 pictures of clothes, in eval mode; made by ``scripts/train_noisy_classifier.py``.
 

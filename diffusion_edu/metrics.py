@@ -24,7 +24,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -32,7 +31,7 @@ from torch import Tensor
 
 from .door import check_counts, check_generator, is_real, said
 from .networks import Classifier
-from .storage import shipped_card, with_shipped_weights
+from .storage import each_its_own, shipped_card, with_shipped_weights
 
 __all__ = [
     "Distance",
@@ -471,7 +470,7 @@ def with_floor(
     )
 
 
-@lru_cache(maxsize=1)
+@each_its_own
 def digit_classifier() -> Classifier:
     """The shipped classifier of 28x28 digits, in eval mode; made by ``scripts/train_classifier.py``.
 
@@ -481,7 +480,7 @@ def digit_classifier() -> Classifier:
     return with_shipped_weights(Classifier(), "digit_classifier")
 
 
-@lru_cache(maxsize=1)
+@each_its_own
 def fashion_classifier() -> Classifier:
     """The shipped classifier of 28x28 pictures of clothes, in eval mode; made by ``scripts/train_classifier.py``.
 

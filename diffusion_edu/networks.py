@@ -105,8 +105,9 @@ class ConditionEmbedding(nn.Module):
         Raises:
             ValueError: if labels are given to an unconditional network, not one for each example, or, where they
                 can be read without waiting for a device, above the last class.
-            TypeError: if the labels are no tensor.
+            TypeError: if the labels are no tensor, or the level is not of the weights' type.
         """
+        check_input("the network's level", level, ("B",), next(self.mlp.parameters()))
         embedding: Tensor = self.mlp(self.features(level))
         if self.label is None or self.num_classes is None:
             if condition is not None:
@@ -128,7 +129,7 @@ class ConditionEmbedding(nn.Module):
                 f"the network got labels on {condition.device} and pictures on {level.device}; move one to the other."
             )
         check_classes("the network", condition, self.num_classes, "was built for")
-        row = torch.where(condition < 0, self.num_classes, condition)
+        row = torch.where(condition < 0, self.num_classes, condition.long())
         return embedding + self.label(row)
 
 
@@ -145,7 +146,8 @@ class GroupNorm(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) to the same shape and dtype."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        return torch.group_norm(wide, self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
+        weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
+        return torch.group_norm(wide, self.num_groups, weight, bias, self.eps).to(x.dtype)
 
 
 class ResidualBlock(nn.Module):
@@ -246,13 +248,14 @@ class ResidualMLP(nn.Module):
         self.head = zero_(nn.Linear(width, out_dim))
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
-        """x (B, D), level (B,) in [0, 1] and condition (B,) labels or None, to (B, out_dim)."""
+        """x (B, D), level (B,) in [0, 1] and condition (B,) labels or None, to (B, out_dim).
+
+        Raises:
+            ValueError: if x is not a batch of points with D numbers, or level or labels are not one for each.
+            TypeError: if x or the level is not of the weights' type.
+        """
         check_input("ResidualMLP", x, ("B", self.stem.in_features), self.stem.weight)
-        if level.shape != x.shape[:1]:
-            raise ValueError(
-                f"ResidualMLP got {len(x)} points and a level of shape {tuple(level.shape)}; give one number per "
-                "point, (B,)."
-            )
+        check_level("ResidualMLP", level, x)
         embedding = F.silu(self.embed(level, condition))
         h = self.stem(x)
         for norm, modulation, layer in zip(self.norms, self.modulations, self.layers, strict=True):
@@ -340,14 +343,36 @@ class LevelClassifier(nn.Module):
 
         Returns:
             (B, num_classes).
+
+        Raises:
+            ValueError: if x is not a batch of pictures with C channels, or the level is not one number for each.
+            TypeError: if x or the level is not of the weights' type.
         """
         check_input("LevelClassifier", x, ("B", self.in_channels, "H", "W"), self.head.weight)
+        check_level("LevelClassifier", level, x)
         embedding = self.embed(level, condition)
         h = x
         for down, block in zip(self.down, self.blocks, strict=True):
             h = block(down(h), embedding)
         out: Tensor = self.head(F.silu(self.norm(h)).mean((2, 3)))
         return out
+
+
+def check_level(who: str, level: Tensor, x: Tensor) -> None:
+    """A noise level must be one number for each example.
+
+    Args:
+        who: the network, for the sentence.
+        level: wanted of shape (B,).
+        x: (B, ...).
+
+    Raises:
+        ValueError: if it has another shape.
+    """
+    if level.shape != x.shape[:1]:
+        raise ValueError(
+            f"{who} got {len(x)} examples and a level of shape {tuple(level.shape)}; give one number each, (B,)."
+        )
 
 
 def zero_(module: Module) -> Module:

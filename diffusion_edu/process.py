@@ -155,7 +155,8 @@ def prior(
         TypeError: if the generator is something else, such as a seed, or the type no torch.dtype.
     """
     check_generator("prior", generator)
-    whole = isinstance(shape, list | tuple) and all(isinstance(n, numbers.Integral) and n >= 0 for n in shape)
+    sizes: object = shape
+    whole = isinstance(sizes, list | tuple) and all(isinstance(n, numbers.Integral) and int(n) >= 0 for n in sizes)
     if not isinstance(dtype, torch.dtype):
         raise TypeError(f"prior got dtype={dtype!r}; give a type of PyTorch, such as torch.float32.")
     if not whole or not dtype.is_floating_point:

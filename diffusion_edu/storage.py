@@ -6,10 +6,12 @@ pickles, so that loading a stranger's file cannot run a stranger's code.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache, wraps
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -142,6 +144,17 @@ def with_shipped_weights(model: Module, name: str) -> Module:
     with resources.as_file(resources.files("diffusion_edu") / "assets" / f"{name}.safetensors") as path:
         load_weights(model.float(), path)
     return model.eval().requires_grad_(False)
+
+
+def each_its_own(build: Callable[[], Module]) -> Callable[[], Module]:
+    """A function that builds a module once, and gives every caller a copy: what one does to it is not the others'."""
+    once = lru_cache(maxsize=1)(build)
+
+    @wraps(build)
+    def own() -> Module:
+        return copy.deepcopy(once())
+
+    return own
 
 
 def shipped_card(name: str) -> dict[str, Any]:

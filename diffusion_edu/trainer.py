@@ -84,7 +84,7 @@ class TrainConfig:
     warmup: float = 0.05  # share of a cycle over which the rate rises: Adam's averages need time to fill
     final_rate: float = 0.0  # the rate at a cycle's end as a share of the peak; it falls along half a cosine
     weight_decay: float = 0.0  # AdamW's; 0 because these models under-fit rather than over-fit
-    clip_norm: float = 1.0  # largest gradient norm; one bad batch must not undo a thousand good ones
+    clip_norm: float = 1.0  # largest gradient norm, inf for any; one bad batch must not undo a thousand good ones
     # the samples are drawn with a running average of the weights, over about 1/(1 - decay) steps
     ema_decay: float = 0.999
     # share of labels hidden in training, so that the model also learns the unconditional answer
@@ -108,8 +108,13 @@ class TrainConfig:
             if not is_real(value) or not low <= value <= high or (whole and not isinstance(value, int)):
                 kind = "a whole number" if whole else "a number"
                 raise ValueError(f"TrainConfig got {name}={value!r}; it must be {kind} from {low} to {high}.")
-        if not self.learning_rate < math.inf:
-            raise ValueError(f"TrainConfig got learning_rate={self.learning_rate}; it must be finite.")
+        for name in ("learning_rate", "weight_decay"):
+            if not getattr(self, name) < math.inf:
+                raise ValueError(f"TrainConfig got {name}={getattr(self, name)}; it must be finite.")
+        if self.clip_norm == 0:
+            raise ValueError(
+                "TrainConfig got clip_norm=0, which cuts every gradient to 0; math.inf turns clipping off."
+            )
         if self.steps % self.cycles:
             raise ValueError(
                 f"TrainConfig got steps={self.steps} in cycles={self.cycles}; make the steps a multiple of the cycles."
@@ -177,7 +182,8 @@ class Trainer(Generic[Model]):
             nowhere.
 
     Raises:
-        ValueError: if the batch cannot be shared evenly by the processes and parts.
+        ValueError: if the batch cannot be shared evenly by the processes and parts; while iterating, if the data give
+            another number of examples.
         TypeError: if the model has no network, the data no batches, or the config is none.
         TrainingDivergedError: while iterating, at the first report whose loss is not finite.
     """
@@ -204,8 +210,10 @@ class Trainer(Generic[Model]):
             )
         if not callable(getattr(data, "batch", None)):
             raise TypeError(f"Trainer got data = {said(data)}; give TensorData(x, labels), or Fresh(draw).")
-        self._accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no")  # precision is config's
-        self.device = device_named(config.device, self._accelerator.device)
+        # Accelerate's state is the whole process's. Alone, the first trainer's device is not to decide for the next.
+        launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        self._accelerator = Accelerator(cpu=launched and config.device == "cpu", mixed_precision="no")  # as config says
+        self.device = device_named(config.device, self._accelerator.device if launched else None)
         self._shares = self._accelerator.num_processes * config.accumulate
         if config.batch_size % self._shares:
             raise ValueError(
@@ -269,6 +277,7 @@ class Trainer(Generic[Model]):
                     losses = []
                     yield Progress(self.step, self.config.steps, loss, self._rate(), now - started, pace, began)
                     last = time.perf_counter()
+                    self.model.train()  # the caller may have sampled with it
                 if due_to_save:
                     self._save_if_new()
         except (KeyboardInterrupt, GeneratorExit):  # Ctrl-C, or a `break` or an error in the caller's loop
@@ -302,6 +311,7 @@ class Trainer(Generic[Model]):
     def _save_if_new(self) -> None:
         if self.folder is not None and self.step > self._saved_at:
             self.save(self.folder)
+            self._saved_at = self.step
 
     def run(self) -> Trainer[Model]:
         """The whole loop, for a caller who needs no reports."""
@@ -312,6 +322,11 @@ class Trainer(Generic[Model]):
     def _train_step(self) -> Tensor:
         config = self.config
         x_0, condition = self._batches(self.step)
+        if len(x_0) != config.batch_size:
+            raise ValueError(
+                f"the data gave {len(x_0)} examples for step {self.step}, and {config.batch_size} were asked for; "
+                "Data.batch(step, size) gives `size` of them."
+            )
         x_0 = x_0.to(self.device, non_blocking=True)
         if x_0.ndim == 4:
             x_0 = x_0.contiguous(memory_format=torch.channels_last)
@@ -322,7 +337,7 @@ class Trainer(Generic[Model]):
         if condition is not None:
             condition = condition.to(self.device, non_blocking=True)
             hidden = torch.rand(len(x_0), generator=generator, device=self.device) < config.label_drop
-            condition = condition.masked_fill(hidden, NO_LABEL)
+            condition = condition.long().masked_fill(hidden, NO_LABEL)
 
         self._optimizer.zero_grad(set_to_none=True)
         mean_loss = torch.zeros((), device=self.device)
@@ -340,13 +355,13 @@ class Trainer(Generic[Model]):
                     loss = self.loss(self._trained, x_0, t, condition=condition, eps=eps).mean() / config.accumulate
                 loss.backward()
             mean_loss += loss.detach()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = config.rate(self.step)
         self._optimizer.step()
         self._average.update_parameters(self.model)
         self.step += 1
-        return mean_loss
+        return mean_loss + 0 * norm  # a gradient that is no number counts as such a loss
 
     def _rate(self) -> float:
         return self.config.rate(max(0, self.step - 1))
@@ -361,7 +376,6 @@ class Trainer(Generic[Model]):
         """
         if self._accelerator.is_main_process:
             self._write(Path(folder))
-        self._saved_at = self.step
 
     def _write(self, folder: Path) -> None:
         save_weights(self.ema, folder / "model.safetensors")
@@ -404,7 +418,9 @@ class Trainer(Generic[Model]):
                     "training."
                 )
             # in the memory layout of its parameter, so that the arithmetic runs in the same order
-            optimizer[int(i)][key] = torch.empty_like(parameters[int(i)]).copy_(value).detach() if value.ndim else value
+            # and a copy: what stays would keep the whole file mapped into memory
+            like = parameters[int(i)] if value.ndim else value
+            optimizer[int(i)][key] = torch.empty_like(like).copy_(value).detach()
         halves = [i for i, state in optimizer.items() if state and state.keys() != set(ADAM)]
         rng = tensors.get("rng")
         if halves or rng is None or rng.dtype != torch.uint8 or rng.shape != torch.get_rng_state().shape:
@@ -424,7 +440,8 @@ class Trainer(Generic[Model]):
             }
         )
         torch.set_rng_state(rng)
-        self.step = self._saved_at = int(metadata["step"])
+        self.step = int(metadata["step"])
+        self._saved_at = self.step if self.folder == Path(folder) else 0
         return self
 
 
@@ -456,8 +473,9 @@ class Batches:
         """The batch of a step, x_0 (B, ...) and labels (B,) or None, on the CPU."""
         if self._thread is None:
             return self._make(step)
-        foreseen = None if self._next is None else (self._next[0], self._next[1].result())
-        batch = foreseen[1] if foreseen is not None and foreseen[0] == step else self._make(step)
+        foreseen, self._next = self._next, None  # a batch that failed is made anew the next time
+        ready = foreseen[1] if foreseen is not None and foreseen[0] == step else self._thread.submit(self._make, step)
+        batch = ready.result()
         self._next = step + 1, self._thread.submit(self._make, step + 1)
         return batch
 
@@ -565,4 +583,4 @@ def _uninterrupted() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, before)
     if pressed:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)  # for whoever handles it

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .door import check_counts, check_input, check_share
-from .networks import AttentionBlock, ConditionEmbedding, GroupNorm, ResidualBlock, zero_
+from .networks import AttentionBlock, ConditionEmbedding, GroupNorm, ResidualBlock, check_level, zero_
 
 __all__ = ["UNet"]
 
@@ -128,14 +128,10 @@ class UNet(nn.Module):
         Raises:
             ValueError: if x is not a batch of pictures with C channels, on the device of the weights, or the level is
                 not one number per picture.
-            TypeError: if x is not of the weights' type.
+            TypeError: if x or the level is not of the weights' type.
         """
         check_input("UNet", x, ("B", self.in_channels, "H", "W"), self.stem.weight)
-        if level.shape != x.shape[:1]:
-            raise ValueError(
-                f"UNet got {len(x)} pictures and a level of shape {tuple(level.shape)}; give one number per "
-                "picture, (B,)."
-            )
+        check_level("UNet", level, x)
         H, W = x.shape[-2:]
         embedding = self.embed(level, condition)
 

@@ -145,6 +145,7 @@ mlp, cmlp = ResidualMLP(2, 8, 1), ResidualMLP(2, 8, 1, num_classes=3)
 unet = UNet(channels=(4, 8), blocks=1, embedding=16, heads=2, num_classes=3).eval()
 model, cmodel, um = (DiffusionModel(network, VP, V).eval() for network in (mlp, cmlp, unet))
 NOISY = NoisyClassifier(ResidualMLP(2, 8, 1, out_dim=2), VP)
+LC = LevelClassifier()
 TD, ONE_STEP = TensorData(X), TrainConfig(device="cpu", steps=1, batch_size=2)
 ax = Figure().subplots()
 
@@ -459,8 +460,12 @@ ROWS = [
         "unet level shape",
         lambda: unet(IMG, torch.zeros(4, 1)),
         VALUE,
-        "4 pictures and a level of",
-        "give one number per",
+        "4 examples and a level of",
+        "give one number each",
+    ),
+    row("unet level f64", lambda: unet(IMG, T), KIND, "level got x of type torch.float64", "its weights are"),
+    row(
+        "unet level meta", lambda: unet(IMG, torch.zeros(4, device=META)), VALUE, "x on meta", "its weights are on cpu"
     ),
     row("unet meta", lambda: unet(IMG.to(META), torch.zeros(4)), VALUE, "x on meta", "its weights are on cpu"),
     row("unet channels0", lambda: UNet(channels=(0,)), VALUE, "channels[0]=0", "it must be a whole"),
@@ -476,7 +481,22 @@ ROWS = [
     row("mlp depth -1", lambda: ResidualMLP(2, 8, -1), VALUE, "depth=-1", "it must be a whole"),
     row("mlp wrong dim", lambda: mlp(X3, torch.zeros(4)), VALUE, "x of shape (4, 3)", "it was built for (B, 2),"),
     row("mlp images", lambda: mlp(IMG, torch.zeros(4)), VALUE, "x of shape (4, 1, 8, 8)", "it was built for (B, 2),"),
-    row("mlp level", lambda: mlp(X, torch.zeros(3)), VALUE, "4 points and a level of", "give one number per"),
+    row("mlp level", lambda: mlp(X, torch.zeros(3)), VALUE, "4 examples and a level of", "give one number each"),
+    row("mlp level f64", lambda: mlp(X, T), KIND, "level got x of type torch.float64", "its weights are"),
+    row(
+        "level classifier 1",
+        lambda: LC(IMG, torch.zeros(1)),
+        VALUE,
+        "4 examples and a level of",
+        "give one number each",
+    ),
+    row(
+        "level classifier 3",
+        lambda: LC(IMG, torch.zeros(3)),
+        VALUE,
+        "4 examples and a level of",
+        "give one number each",
+    ),
     row("mlp int", lambda: mlp(X.long(), torch.zeros(4)), KIND, "x of type torch.int64", "its weights are"),
     row("fourier odd", lambda: FourierFeatures(5), VALUE, "dim=5 and max_turns=64.0", "it makes pairs of a sine"),
     row("fourier str", lambda: FourierFeatures("64"), VALUE, "dim='64'", "it must be a whole"),
@@ -1096,6 +1116,9 @@ ROWS = [
     row("td empty", lambda: TensorData(X[:0]), VALUE, "x of shape (0, 2) and", "give N >= 1 examples, one"),
     row("td nan", lambda: TensorData(X * nan), VALUE, "NaN or infinite numbers", "clean the data first, one"),
     row("td labels", lambda: TensorData(X, LAB[:2]), VALUE, "x of shape (4, 2) and", "give N >= 1 examples, one"),
+    row("td labels list", lambda: TensorData(X, [0, 1, 0, 1]), VALUE, "labels = [0, 1, 0, 1]", "labels (N,) in whole"),
+    row("td labels bool", lambda: TensorData(X, LAB == 1), VALUE, "type torch.bool", "labels (N,) in whole"),
+    row("td labels meta", lambda: TensorData(X, LAB.to(META)), VALUE, "on meta", "labels (N,) in whole"),
     row("td int64", lambda: TensorData(X.long()), KIND, "x = a tensor of shape (4,", "give a tensor of floats,"),
     row("td 1d", lambda: TensorData(X[:, 0]), VALUE, "x = a tensor of shape", "give examples (N, ...) on"),
     row("td 0d", lambda: TensorData(torch.zeros(())), VALUE, "x = a tensor of shape (),", "give examples (N, ...) on"),
@@ -1118,6 +1141,20 @@ ROWS = [
         VALUE,
         "its draw for 3 examples",
         "it must give (n, D), or",
+    ),
+    row(
+        "fresh labels list",
+        lambda: Fresh(lambda n, g: (X, [0] * 4)).batch(0, 4),
+        VALUE,
+        "labels [0, 0, 0, 0]",
+        "it must",
+    ),
+    row(
+        "fresh labels float",
+        lambda: Fresh(lambda n, g: (X, X[:, 0])).batch(0, 4),
+        VALUE,
+        "type torch.float32",
+        "it must",
     ),
     row("fresh not callable", lambda: Fresh(X), KIND, "draw = a tensor of shape", "give a function (n,"),
     row("fresh size 0", lambda: Fresh(MIX.sample).batch(0, 0), VALUE, "size=0", "it must be a whole"),
@@ -1152,6 +1189,8 @@ ROWS = [
     row("TrainConfig warmup", lambda: TrainConfig(warmup=2.0), VALUE, "warmup=2.0", "it must be a number from"),
     row("TrainConfig seed", lambda: TrainConfig(seed=-1), VALUE, "seed=-1", "it must be a whole number"),
     row("tc lr nan", lambda: TrainConfig(learning_rate=nan), VALUE, "learning_rate=nan", "it must be a number from"),
+    row("tc decay inf", lambda: TrainConfig(weight_decay=inf), VALUE, "weight_decay=inf", "it must be finite."),
+    row("tc clip 0", lambda: TrainConfig(clip_norm=0), VALUE, "clip_norm=0", "math.inf turns clipping off"),
     row("tc lr inf", lambda: TrainConfig(learning_rate=inf), VALUE, "learning_rate=inf", "it must be finite."),
     row("tc compile str", lambda: TrainConfig(compile="no"), VALUE, "compile='no' and", "compile is True or False,"),
     row(

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import struct
 import subprocess
 import sys
 import tarfile
@@ -743,3 +744,37 @@ def test_more_pictures_than_4_gib_are_refused_before_any_is_read(tmp_path, monke
     monkeypatch.setattr(data_module, "_pictures", lambda folder: [tmp_path / "1.png"] * 2000)
     with pytest.raises(ValueError, match="more than 4 GiB"):
         image_folder(tmp_path, 1024)
+
+
+def test_a_changed_copy_of_a_data_set_has_its_own_order():
+    data = TensorData(torch.arange(20.0).reshape(10, 2))
+    data.batch(0, 10)
+    other = dataclasses.replace(data, seed=7)
+    assert torch.equal(other.batch(0, 10)[0], TensorData(data.x, seed=7).batch(0, 10)[0])
+    assert len(dataclasses.replace(data, x=data.x[:4]).batch(0, 4)[0].unique(dim=0)) == 4
+
+
+def test_fresh_pictures_of_8_bits_are_scaled_as_a_data_sets_are():
+    pictures = torch.tensor([[0, 255]], dtype=torch.uint8)
+    drawn, _ = Fresh(lambda n, generator: pictures.expand(n, 2)).batch(0, 3)
+    assert drawn.unique().tolist() == [-1.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", [0, 2, 4, 6])  # gray, colours, and each with transparency
+def test_a_png_of_16_bits_a_channel_is_refused(tmp_path, kind):
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    row = b"\0" + b"\x12\x34" * 4 * {0: 1, 2: 3, 4: 2, 6: 4}[kind]
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, kind, 0, 0, 0))
+    content = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(row * 4)) + chunk(b"IEND", b"")
+    (tmp_path / "deep.png").write_bytes(content)
+    with pytest.raises(ValueError, match="8 bits a channel"):
+        image_folder(tmp_path, 4)
+
+
+def test_classes_of_a_folder_are_in_the_order_of_their_letters_codes(tmp_path):
+    for name in ("a", "B"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (4, 4)).save(tmp_path / name / "x.png")
+    assert image_folder(tmp_path, 4).names == ("B", "a")

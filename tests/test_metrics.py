@@ -21,6 +21,8 @@ from diffusion_edu import (
     fashion_mnist,
     frechet_distance,
     mnist_5k,
+    noisy_digit_classifier,
+    noisy_fashion_classifier,
     predict,
 )
 from diffusion_edu import metrics as metrics_module
@@ -407,3 +409,12 @@ def test_every_distance_sees_noise_above_its_floor_on_the_digits():
     for distance in (frechet_distance, kid, mmd, energy_distance):
         report = with_floor(distance, noisy, features, generator=seeded)
         assert report.n == 300 and report.value > 2 * abs(report.floor)
+
+
+@pytest.mark.parametrize(
+    "make", [digit_classifier, fashion_classifier, noisy_digit_classifier, noisy_fashion_classifier]
+)
+def test_a_shipped_classifier_is_the_callers_own(make):
+    make().double().train()
+    again = make()
+    assert not again.training and next(again.parameters()).dtype == torch.float32

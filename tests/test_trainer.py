@@ -1,6 +1,7 @@
 """The training loop: it learns, it resumes bit for bit, and what goes wrong gets a sentence."""
 
 import functools
+import gc
 import itertools
 import json
 import math
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from torch import nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -354,6 +356,9 @@ def test_a_batch_that_fails_ahead_of_time_fails_in_its_own_step():
     batches(0), batches(1)
     with pytest.raises(OSError, match="disk"):
         batches(2)
+    assert len(batches(0)[0]) == 4, "an error is that of one step, and of one try"
+    with pytest.raises(OSError, match="disk"):
+        batches(2)
 
 
 def test_a_compiled_network_trains_the_same_weights_under_the_same_names(monkeypatch):
@@ -423,3 +428,127 @@ def test_processes_that_see_different_checkpoints_get_a_sentence():
     trainer._accelerator = types.SimpleNamespace(num_processes=2, gather=lambda step: torch.tensor([0, 500]))
     with pytest.raises(RuntimeError, match=r"different steps, \[0, 500\]: .* a disk that all machines share"):
         trainer.run()
+
+
+def test_the_first_trainer_does_not_decide_the_device_of_the_next(monkeypatch):
+    moons_trainer(1, device="cpu")
+    asked = []
+
+    def noted(name, found=None):
+        asked.append((name, found))
+        return torch.device("cpu")
+
+    monkeypatch.setattr(trainer_module, "device_named", noted)
+    moons_trainer(1, device="auto")
+    assert asked == [("auto", None)], "what auto means is asked anew, and not of Accelerate's memory"
+    for state in (PartialState, AcceleratorState):  # and as if a GPU had been taken before
+        monkeypatch.setitem(state._shared_state, "device", torch.device("cuda", 0))
+    moons_trainer(1, device="cpu")
+
+
+def test_a_gradient_that_is_no_number_never_reaches_a_checkpoint(tmp_path):
+    class Spoils(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * math.nan
+
+    def loss(model, x_0, t, *, condition, eps):
+        each = denoising_loss(model, x_0, t, eps=eps)
+        return Spoils.apply(each) if trainer.step == 9 else each  # the tenth step, whose checkpoint is due
+
+    trainer = moons_trainer(20, tmp_path, save_every=5)
+    trainer.loss = loss
+    with pytest.raises(TrainingDivergedError, match="between steps 1 and 10"):
+        trainer.run()
+    tensors, metadata = load_tensors(tmp_path / "checkpoint.safetensors")
+    assert metadata["step"] == "5" and all(x.isfinite().all() for x in tensors.values())
+
+
+def test_a_copy_saved_elsewhere_is_no_checkpoint_of_the_run(tmp_path):
+    trainer = moons_trainer(20, tmp_path / "run", save_every=10)
+    for _ in trainer:
+        trainer.save(tmp_path / "copy")
+    assert (tmp_path / "run" / "checkpoint.safetensors").is_file()
+    moved = moons_trainer(20, tmp_path / "moved").resume(tmp_path / "run").run()
+    assert moved.step == 20 and (tmp_path / "moved" / "checkpoint.safetensors").is_file()
+
+
+def test_it_trains_in_training_mode_whatever_the_caller_does_in_between():
+    seen = []
+
+    def loss(model, x_0, t, *, condition, eps):
+        seen.append(model.network.training)
+        return denoising_loss(model, x_0, t, eps=eps)
+
+    trainer = moons_trainer(30)
+    trainer.loss = loss
+    for _ in trainer:
+        trainer.model.eval()
+    assert len(seen) == 30 and all(seen) and not trainer.model.training
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("labels", [None, torch.zeros(6, dtype=torch.long)])
+def test_a_batch_of_another_size_than_was_asked_for_is_refused(accumulate, labels):
+    class Short:
+        def batch(self, step, size):
+            return torch.zeros(6, 2), labels
+
+    model = DiffusionModel(ResidualMLP(2, 8, 1, num_classes=3), CosineSchedule(), V)
+    config = TrainConfig(steps=1, batch_size=8, accumulate=accumulate, device="cpu")
+    with pytest.raises(ValueError, match="gave 6 examples for step 0, and 8 were asked for"):
+        Trainer(model, Short(), config=config).run()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_labels_of_any_whole_number_type_train_as_those_of_int64_do(dtype):
+    def trained(labels):
+        torch.manual_seed(0)
+        model = DiffusionModel(ResidualMLP(2, 8, 1, num_classes=3), CosineSchedule(), V)
+        config = TrainConfig(steps=3, batch_size=8, label_drop=0.5, device="cpu")
+        return Trainer(model, TensorData(torch.linspace(-1, 1, 20).reshape(10, 2), labels), config=config).run()
+
+    labels = torch.arange(10) % 3
+    assert same(trained(labels.to(dtype)).model, trained(labels).model)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux says what is mapped")
+def test_a_resumed_run_does_not_hold_its_checkpoint_in_memory(tmp_path):
+    moons_trainer(5, tmp_path).run()
+    resumed = moons_trainer(10, tmp_path).resume(tmp_path)
+    gc.collect()
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text() and resumed.step == 5
+
+
+def test_a_ctrl_c_in_a_step_is_for_whoever_handles_it():
+    module, handled = trainer_module, []
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, lambda number, frame: handled.append(number))
+        with module._uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            assert not handled
+        assert handled == [signal.SIGINT]
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with module._uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with pytest.raises(KeyboardInterrupt), module._uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_clipping_the_rate_and_the_decay_reach_the_optimiser():
+    trainer = moons_trainer(1, clip_norm=1e-3).run()
+    squares = [float(p.grad.square().sum()) for p in trainer.model.parameters() if p.grad is not None]
+    assert_close(sum(squares) ** 0.5, 1e-3, rtol=1e-3, atol=0)
+    trainer = moons_trainer(7, final_rate=0.3)
+    *_, last = trainer
+    assert trainer._optimizer.param_groups[0]["lr"] == last.learning_rate == trainer.config.rate(6)
+    for decay in (0.0, 0.25):
+        assert moons_trainer(1, weight_decay=decay)._optimizer.param_groups[0]["weight_decay"] == decay

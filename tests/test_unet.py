@@ -175,7 +175,7 @@ def test_fourier_features_tell_neighbouring_levels_apart():
         (lambda: UNet(channels=(8, 0)), "at least 1"),
         (lambda: UNet(channels=(8,), heads=3), "heads must divide"),
         (lambda: UNet(channels=(8,))(torch.zeros(1, 3, 8, 8), torch.zeros(1)), r"\(B, 1, H, W\)"),
-        (lambda: UNet(channels=(8,))(torch.zeros(2, 1, 8, 8), torch.zeros(1)), "one number per picture"),
+        (lambda: UNet(channels=(8,))(torch.zeros(2, 1, 8, 8), torch.zeros(1)), "one number each"),
         (lambda: UNet(channels=(8,))(torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1).long()), "unconditional"),
         (
             lambda: UNet(channels=(8,), num_classes=2)(torch.zeros(2, 1, 8, 8), torch.zeros(2), torch.zeros(1).long()),
@@ -210,3 +210,16 @@ def test_a_classifier_of_noisy_pictures_takes_any_side_and_hears_the_level(side)
 
 def test_a_network_of_points_can_answer_with_logits():
     assert ResidualMLP(2, 8, 1, out_dim=5)(torch.randn(3, 2), torch.rand(3)).shape == (3, 5)
+
+
+@pytest.mark.parametrize(("dtype", "within"), [(torch.bfloat16, 0.1), (torch.half, 0.02)])
+def test_a_network_in_half_precision_answers_in_it(dtype, within):
+    torch.manual_seed(0)
+    net, x, level = small().eval(), torch.randn(3, 1, 12, 12), torch.tensor([0.1, 0.5, 0.9])
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    with torch.no_grad():
+        exact = net(x, level)
+        answer = net.to(dtype)(x.to(dtype), level.to(dtype))
+    assert answer.dtype == dtype
+    assert (answer.float() - exact).norm() < within * exact.norm()
