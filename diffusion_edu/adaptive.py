@@ -15,7 +15,7 @@ models", algorithm 1. With F(x, t) = f x - g^2 score, a step of length h backwar
 
     x'  = x - h F(x, t) + g(t) dW                   Euler-Maruyama
     x'' = (x' + x - h F(x', t - h) + g(t - h) dW) / 2      the same dW; order 1 for one path, because g is free of x
-    error = rms((x' - x'') / max(atol, rtol |x'|, rtol |x before|))
+    error = rms((x' - x'') / max(atol, rtol |x'|, rtol |x' of the step before|))
     h <- 0.9 error^(-0.9) h
 
 and x'' is kept if error <= 1. A draw of dW that makes the error large is thrown away more often than others, so drawing
@@ -225,7 +225,7 @@ def adaptive_sde(
             state = AdaptiveState(t, x, x_0_hat, forget(state), evaluations, rejected, error)
             yield state
         else:
-            noise.give_back(h, dW)
+            noise.give_back()
             rejected += 1
         h = h * min(10.0, 0.9 * max(error, 1e-6) ** -0.9)
     yield replace(state, t=torch.zeros_like(end), x=x_0_hat, x_0_hat=x_0_hat, previous=forget(state), error=0.0)
@@ -237,32 +237,34 @@ class _Brownian:
     def __init__(self, like: Tensor, generator: torch.Generator | None) -> None:
         self.like, self.generator = like, generator
         self.known: list[tuple[float, Tensor]] = []  # (length, increment) of what lies ahead, the nearest last
+        self.taken: list[tuple[float, Tensor]] = []  # what the last increment is the sum of
 
     def increment(self, h: float) -> Tensor:
         """W(now + h) - W(now); now moves on by h."""
-        total, left = torch.zeros_like(self.like), h
+        self.taken, left = [], h
         while self.known and left > 0:
             length, dW = self.known.pop()
             if length > left * (1 + 1e-12):  # the bridge: given dW over length, its part over left
                 part = dW * (left / length)
                 part = part + math.sqrt(left * (length - left) / length) * noise_like(self.like, self.generator)
                 self.known.append((length - left, dW - part))
-                return total + part
-            total, left = total + dW, left - length
+                length, dW = left, part
+            self.taken.append((length, dW))
+            left -= length
         if left > 1e-12 * h:
-            total = total + math.sqrt(left) * noise_like(self.like, self.generator)
-        return total
+            self.taken.append((left, math.sqrt(left) * noise_like(self.like, self.generator)))
+        return sum((dW for _, dW in self.taken), torch.zeros_like(self.like))
 
-    def give_back(self, h: float, dW: Tensor) -> None:
-        """The step was rejected: now moves back by h."""
-        self.known.append((h, dW))
+    def give_back(self) -> None:
+        """The step was rejected: now moves back to where it began, and each piece is known as it was."""
+        self.known += reversed(self.taken)
 
 
 def _times_between(schedule: NoiseSchedule, start: float) -> TimeOf:
     """angle -> t, () float64, with t = 1 exactly at the angle where a path starts."""
 
     def time_of(u: float) -> Tensor:
-        t = time_at_angle(schedule, torch.tensor(u, dtype=torch.float64)).double().cpu()
+        t = time_at_angle(schedule, torch.tensor(u, dtype=torch.float64)).cpu().double()
         return torch.ones_like(t) if u >= start else t
 
     return time_of
@@ -282,4 +284,4 @@ def _end(who: str, schedule: NoiseSchedule, x: Tensor, sigma_min: float | None, 
             f"{who} got atol={atol!r}, rtol={rtol!r} and sigma_min={sigma_min!r}; the tolerances must be at least 0 "
             "and not both 0, and the smallest noise-to-signal ratio above 0 and below 1."
         )
-    return schedule.time_at(torch.tensor(-2 * math.log(sigma_min), dtype=torch.float64)).double().cpu()
+    return schedule.time_at(torch.tensor(-2 * math.log(sigma_min), dtype=torch.float64)).cpu().double()

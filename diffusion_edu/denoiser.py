@@ -80,7 +80,7 @@ class State:
     Args:
         t: the time, () float64 on the CPU, from 1 down to 0.
         x: x_t, (B, ...).
-        x_0_hat: what the denoiser said on the way here, (B, ...); None before the first step.
+        x_0_hat: what the denoiser said on the way here, (B, ...); None where it was not asked yet.
         previous: the state before this one; it keeps no history of its own.
     """
 
@@ -113,7 +113,8 @@ def time_at_angle(schedule: NoiseSchedule, angle: Tensor) -> Tensor:
     Returns:
         t, shape of ``angle``.
     """
-    return schedule.time_at(-2 * torch.log(torch.tan(math.pi / 2 * angle))).clamp(max=1)
+    tangent = torch.tan(math.pi / 2 * angle).abs()  # in float32 pi / 2 lies beyond the pole
+    return schedule.time_at(-2 * torch.log(tangent)).clamp(max=1)
 
 
 class DiffusionModel(nn.Module):
@@ -182,7 +183,7 @@ class DiffusionModel(nn.Module):
 class LearntVarianceModel(DiffusionModel):
     r"""A model whose network also says how wide the reverse step is (Nichol & Dhariwal 2021, eq. 15).
 
-    The network's last axis of features is twice as wide, (B, 2C, ...): o and u, with v = (u + 1) / 2 and
+    The network's axis of features is twice as wide, (B, 2C, ...): o and u, with v = (u + 1) / 2 and
 
         std^2 = exp(v log beta + (1 - v) log beta-tilde)
 
@@ -257,8 +258,9 @@ def denoise_with_std(
     Returns:
         x_0_hat, shape of x_t, and a standard deviation that broadcasts to it.
     """
-    if std is learnt_std and isinstance(denoiser, LearntVarianceModel):
-        return denoiser.denoise_with_std(x_t, s, t, condition)
+    own: Callable[..., tuple[Tensor, Tensor]] | None = getattr(denoiser, "denoise_with_std", None)
+    if std is learnt_std and own is not None:
+        return own(x_t, s, t, condition)
     return denoiser(x_t, t, condition), expand(std(denoiser.schedule, s, t), x_t)
 
 
@@ -272,6 +274,9 @@ def eps(denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Tensor | None = N
 
     Returns:
         eps_hat, shape of x_t.
+
+    Raises:
+        ValueError: at t = 0, where there is no noise to see.
     """
     check_noisy("eps", t=t)
     alpha_t, sigma_t = denoiser.schedule.scales(t, like=x_t)
@@ -318,6 +323,7 @@ def velocity_in_angle(
 
     Arguments and shapes as for ``eps``; returns two tensors of the shape of x_t.
     """
+    check_noisy("velocity_in_angle", t=t)
     schedule = denoiser.schedule
     alpha_rate, sigma_rate = schedule.rates(t)
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
@@ -348,7 +354,9 @@ def check_batch(who: str, denoiser: Denoiser, x: Tensor, condition: Tensor | Non
             f"{who} got x of shape {tuple(x.shape)} and type {x.dtype}; it needs a float batch (B, ...), B >= 1."
         )
     if not x.is_meta and not bool(torch.isfinite(x).all()):
-        raise ValueError(f"{who} got an x with NaN or infinite entries; start from prior(schedule, shape).")
+        raise ValueError(
+            f"{who} got an x with NaN or infinite entries; clean the data, or start from prior(schedule, shape)."
+        )
     if condition is not None and not isinstance(condition, Tensor):
         raise TypeError(f"{who} got condition = {said(condition)}; give a tensor (B,), one label per example.")
     if condition is not None and condition.shape[:1] != x.shape[:1]:
@@ -408,12 +416,28 @@ class Treated(Around):
         Raises:
             ValueError: if the treatment gives another shape.
         """
-        treated = self.treatment(self.denoiser(x_t, t, condition))
-        if treated.shape != x_t.shape:
+        return self._treated(self.denoiser(x_t, t, condition))
+
+    def _treated(self, x_0_hat: Tensor) -> Tensor:
+        treated = self.treatment(x_0_hat)
+        if treated.shape != x_0_hat.shape:
             raise ValueError(
-                f"a treatment of x_0_hat, {tuple(x_t.shape)}, gave back {tuple(treated.shape)}; it must keep the shape."
+                f"a treatment of x_0_hat, {tuple(x_0_hat.shape)}, gave back {tuple(treated.shape)}; it must keep the "
+                "shape."
             )
         return treated
+
+    def denoise_with_std(
+        self, x_t: Tensor, s: Tensor, t: Tensor, condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The treated answer, and the width that the denoiser within has learnt. As ``LearntVarianceModel`` has it.
+
+        Raises:
+            ValueError: if the treatment gives another shape.
+            TypeError: if the denoiser within learns no variance.
+        """
+        x_0_hat, std = denoise_with_std(self.denoiser, learnt_std, x_t, s, t, condition)
+        return self._treated(x_0_hat), std
 
 
 def clip_x_0(x_0_hat: Tensor) -> Tensor:
@@ -427,6 +451,9 @@ def dynamic_threshold(quantile: float = 0.995) -> Callable[[Tensor], Tensor]:
 
     Args:
         quantile: in (0, 1].
+
+    Raises:
+        ValueError: for another quantile.
     """
     if not is_real(quantile) or not 0 < quantile <= 1:
         raise ValueError(
@@ -434,7 +461,8 @@ def dynamic_threshold(quantile: float = 0.995) -> Callable[[Tensor], Tensor]:
         )
 
     def treatment(x_0_hat: Tensor) -> Tensor:
-        limit = torch.quantile(x_0_hat.abs().flatten(1), quantile, dim=1).clamp(min=1)
+        wide = x_0_hat.to(torch.promote_types(x_0_hat.dtype, torch.float32))  # quantile takes no half precision
+        limit = torch.quantile(wide.abs().flatten(1), quantile, dim=1).clamp(min=1)
         limit = expand(limit, x_0_hat)
         return x_0_hat.clamp(-limit, limit) / limit
 

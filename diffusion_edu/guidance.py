@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .denoiser import Around, angle
-from .door import check_classes, is_real, said
+from .door import check_alike, check_classes, is_real, said
 from .gaussian import noise_like
 from .networks import NO_LABEL, LevelClassifier
 from .process import q_sample
@@ -127,11 +127,13 @@ class ClassifierGuidance(Around):
         if isinstance(w, float) and w == 0:
             return x_0_hat
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        if alpha.device.type == "cpu" and bool((alpha == 0).any()):
+        unguided = torch.as_tensor(w == 0)  # of those outside the interval nothing is asked
+        if alpha.device.type == "cpu" and bool(((alpha == 0) & ~unguided).any()):
             raise ValueError(
                 f"ClassifierGuidance was asked at t = 1, where {type(self.schedule).__name__} has alpha = 0 and x_t "
                 "says nothing about the class: guide only below, with interval=(0, 0.99)."
             )
+        alpha = torch.where(unguided, torch.ones_like(alpha), alpha)
         shift = expand(sigma**2 / alpha, x_t) * self.log_prob_gradient(x_t, t, labels)
         return x_0_hat + (w if isinstance(w, float) else expand(w, x_t)) * shift
 
@@ -147,8 +149,8 @@ class ClassifierGuidance(Around):
             shape of x_t.
         """
         goes_on = torch.is_grad_enabled() and x_t.requires_grad  # a likelihood differentiates this gradient again
-        with torch.enable_grad():
-            x = x_t if goes_on else x_t.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            x = x_t if goes_on else x_t.detach().clone().requires_grad_()
             log_prob = torch.log_softmax(self.classifier(x, t), -1)
             check_classes("ClassifierGuidance", labels, log_prob.shape[-1], "the classifier knows")
             chosen = log_prob.gather(1, labels.clamp(min=0)[:, None])[:, 0]
@@ -205,7 +207,7 @@ class ClassifierFreeGuidance(Around):
         w = _weight(self.scale, 1.0, self.interval, t)
         if isinstance(w, float) and w in (0.0, 1.0):
             return self.denoiser(x_t, t, labels if w == 1 else null)
-        twice = t if t.ndim == 0 else torch.cat([t, t])
+        twice = t if t.numel() == 1 else torch.cat([t, t])
         both = self.denoiser(torch.cat([x_t, x_t]), twice, torch.cat([labels, null]))
         with_label, without = both.chunk(2)
         return without + (w if isinstance(w, float) else expand(w, x_t)) * (with_label - without)
@@ -235,6 +237,7 @@ class Inpainting(Around):
 
     Raises:
         ValueError: if the mask is not of bools, the scale is negative, or what is known is not finite.
+        TypeError: if what is known is no float tensor.
     """
 
     known: Tensor
@@ -242,9 +245,11 @@ class Inpainting(Around):
     scale: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.mask.dtype != torch.bool or not is_real(self.scale) or not 0 <= self.scale < math.inf:
+        check_alike("Inpainting", known=self.known)
+        of_bools = isinstance(self.mask, Tensor) and self.mask.dtype == torch.bool
+        if not of_bools or not is_real(self.scale) or not 0 <= self.scale < math.inf:
             raise ValueError(
-                f"Inpainting got a mask of type {self.mask.dtype} and scale={self.scale!r}; the mask must be bool, "
+                f"Inpainting got mask = {said(self.mask)} and scale={self.scale!r}; the mask must be bool, "
                 "True where x_0 is known, and the scale at least 0."
             )
         if not self.known.is_meta and not bool(torch.isfinite(self.known).all()):
@@ -266,8 +271,8 @@ class Inpainting(Around):
         if self.scale == 0:
             return torch.where(mask, known, self.denoiser(x_t, t, condition))
         goes_on = torch.is_grad_enabled() and x_t.requires_grad
-        with torch.enable_grad():
-            x = x_t if goes_on else x_t.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            x = x_t if goes_on else x_t.detach().clone().requires_grad_()
             x_0_hat = self.denoiser(x, t, condition)
             error = torch.where(mask, known - x_0_hat, 0.0).square().sum()
             (gradient,) = torch.autograd.grad(error, x, create_graph=goes_on)
@@ -346,7 +351,7 @@ def classifier_loss(
     eps = noise_like(x_0, generator) if eps is None else eps
     logits = model(q_sample(model.schedule, x_0, t, eps), t)
     check_classes("classifier_loss", labels, logits.shape[-1], "the classifier knows")
-    return F.cross_entropy(logits, labels, reduction="none", ignore_index=NO_LABEL)
+    return F.cross_entropy(logits, labels.clamp(min=NO_LABEL), reduction="none", ignore_index=NO_LABEL)
 
 
 @each_its_own
@@ -396,19 +401,20 @@ def _weight(scale: float, outside: float, interval: tuple[float, float], t: Tens
         return float(scale)
     if t.ndim == 0 and t.device.type == "cpu":
         return float(scale) if low < float(t) <= high else outside
-    return torch.where((t > low) & (t <= high), scale, outside)
+    return torch.where((t > low) & (t <= high), torch.full_like(t, scale), outside)
 
 
 def _labels(who: str, x_t: Tensor, condition: Tensor | None) -> Tensor:
     if condition is not None and not isinstance(condition, Tensor):
         raise TypeError(f"{who} got condition = {said(condition)}; give a tensor (B,) of whole numbers.")
-    if condition is None or condition.shape != x_t.shape[:1] or condition.is_floating_point():
+    whole = condition is not None and not condition.is_floating_point() and condition.dtype != torch.bool
+    if condition is None or condition.shape != x_t.shape[:1] or not whole:
         given = "none" if condition is None else f"labels of shape {tuple(condition.shape)} and type {condition.dtype}"
         raise ValueError(
             f"{who} got {len(x_t)} examples and {given}; there is nothing to lead towards without one integer label "
             "per example: pass condition, (B,)."
         )
-    return condition
+    return condition.long()
 
 
 def _check(who: str, scale: float, interval: tuple[float, float]) -> None:

@@ -192,7 +192,7 @@ def log_snr_times(schedule: NoiseSchedule, steps: int, first: float = 1e-3) -> T
             "it needs steps >= 2, first in (0, 1), and a schedule with alpha(1) > 0."
         )
     low, high = schedule.log_snr(ends).tolist()
-    inner = schedule.time_at(torch.linspace(low, high, steps, dtype=torch.float64))
+    inner = schedule.time_at(torch.linspace(low, high, steps, dtype=torch.float64)).cpu().double()
     inner[0], inner[-1] = 1.0, first
     return torch.cat([inner, inner.new_zeros(1)])
 
@@ -284,7 +284,7 @@ def log_likelihood(
                     f"log_likelihood got a prior that answers {B} examples with shape {tuple(at_1.shape)}; it gives "
                     "one log-density each, (B,)."
                 )
-    return at_1 + y[:, -1] + D * torch.log(alpha)
+    return (at_1 + y[:, -1] + D * torch.log(alpha)).to(x_0)
 
 
 def velocity_and_divergence(
@@ -301,8 +301,8 @@ def velocity_and_divergence(
     Returns:
         the velocity, shape of x_t, and the trace of its Jacobian, (B,): exact, or the mean of z . (dv/dx) z.
     """
-    with torch.enable_grad():
-        x = x_t.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        x = x_t.detach().clone().requires_grad_()
         v = velocity_in_angle(denoiser, x, t, condition)[1]
         if probes is None:
             flat, divergence = v.flatten(1), x_t.new_zeros(len(x_t))

@@ -179,7 +179,7 @@ def integrate(
     if not isinstance(pair, Pair):
         raise TypeError(f"integrate got pair = {said(pair)}; give DORMAND_PRINCE or BOGACKI_SHAMPINE.")
     check_counts("integrate", max_evaluations=max_evaluations)
-    if y.ndim != 2 or not y.is_floating_point() or y.is_meta:
+    if not isinstance(y, Tensor) or y.ndim != 2 or y.numel() == 0 or not y.is_floating_point() or y.is_meta:
         raise ValueError(f"integrate got y = {said(y)}; it needs floats (B, N) on a device that holds numbers.")
     if not is_real(atol, rtol, start, end) or not (
         atol >= 0 and rtol >= 0 and atol + rtol > 0 and math.isfinite(atol + rtol + end - start) and start != end
@@ -189,8 +189,9 @@ def integrate(
             "are not both 0, and an interval."
         )
     t, slope, direction = start, f(start, y), math.copysign(1.0, end - start)
+    unit = atol + rtol * y.abs()  # 0 where atol is and y too: such a number has no say in the first step
     h = _first_step(
-        f, t, y, slope, direction, abs(end - start), pair.order, lambda z: norm(z / (atol + rtol * y.abs()))
+        f, t, y, slope, direction, abs(end - start), pair.order, lambda z: norm(torch.where(unit > 0, z / unit, 0.0))
     )
     evaluations, rejected, before = 2, 0, 0.5
     yield Point(t, y, 0.0, evaluations, rejected)
@@ -240,6 +241,8 @@ def _first_step(
     One call of f.
     """
     d_0, d_1 = float(size(y).max()), float(size(slope).max())
+    if not math.isfinite(d_1):
+        raise ArithmeticError(f"the ODE solver got a slope that is NaN or infinite at t = {t:.6g}, where it starts.")
     h_0 = min(longest, 0.01 * d_0 / d_1 if min(d_0, d_1) > 1e-5 else 1e-4 * longest)
     d_2 = float(size(f(t + direction * h_0, y + direction * h_0 * slope) - slope).max()) / h_0
     h_1 = (0.01 / max(d_1, d_2)) ** (1 / order) if max(d_1, d_2) > 1e-15 else 100 * h_0

@@ -88,7 +88,12 @@ def ancestral(std: Callable[[NoiseSchedule, Tensor, Tensor], Tensor] = posterior
         std: (schedule, s, t) -> the step's standard deviation. ``posterior_std`` is sqrt(beta-tilde),
             ``transition_std`` is sqrt(beta), ``learnt_std`` is what a ``LearntVarianceModel`` says. The step into s = 0
             returns its mean, whatever the std.
+
+    Raises:
+        TypeError: if std is no function.
     """
+    if not callable(std):
+        raise TypeError(f"ancestral got std = {said(std)}; give posterior_std, transition_std or learnt_std.")
 
     def step(
         denoiser: Denoiser,
@@ -215,7 +220,7 @@ def euler_maruyama() -> Step:
         score = (alpha_t * x_0_hat - x_t) / sigma_t**2
         x_s = x_t - expand(t - s, x_t) * (expand(f, x_t) * x_t - expand(g**2, x_t) * score)
         if s > 0:
-            x_s = x_s + expand(g * torch.sqrt(t - s), x_t) * noise_like(x_t, generator)
+            x_s = x_s + expand(g * torch.sqrt(t - s).to(g), x_t) * noise_like(x_t, generator)
         return State(s, x_s, x_0_hat, state)
 
     return step
@@ -262,9 +267,9 @@ def corrected(step: Step, moves: int = 1, size: float = 0.1) -> Step:
         x <- x + (size sigma_s)^2 score(x, s) + sqrt(2) size sigma_s z,      z ~ N(0, I)
 
     whose stationary distribution is q(x_s), but for an error of order size^2: the moves mend what the step has spoilt.
-    The paper's step size, 2 (r |z| / |score|)^2, is this one with size = r where |score| = |z| / sigma, its typical
-    value; in terms of sigma, as in Song & Ermon 2019, no example depends on its batch mates. Each move is one call of
-    the denoiser. Nothing is corrected at s = 0.
+    The paper's step size, 2 (r |z| / |score|)^2, is this one with size = sqrt(2) r where |score| = |z| / sigma, its
+    typical value; in terms of sigma, as in Song & Ermon 2019, no example depends on its batch mates. Each move is one
+    call of the denoiser. Nothing is corrected at s = 0.
 
     Args:
         step: the predictor, for example ``euler_maruyama()`` or ``ancestral()``.
@@ -274,6 +279,7 @@ def corrected(step: Step, moves: int = 1, size: float = 0.1) -> Step:
     Raises:
         ValueError: if a number is out of range.
     """
+    _check_step("a corrector", step)
     check_counts("Langevin", moves=moves)
     if not is_real(size) or not 0 < size < 1:
         raise ValueError(
@@ -293,8 +299,8 @@ def corrected(step: Step, moves: int = 1, size: float = 0.1) -> Step:
         x, schedule = new.x, denoiser.schedule
         alpha_s, sigma_s = schedule.scales(s, like=x)
         for _ in range(moves):
-            score = (alpha_s * denoiser(x, s, condition) - x) / sigma_s**2
-            x = x + (size * sigma_s) ** 2 * score + math.sqrt(2) * size * sigma_s * noise_like(x, generator)
+            pull = alpha_s * denoiser(x, s, condition) - x  # sigma_s^2 times the score
+            x = x + size**2 * pull + math.sqrt(2) * size * sigma_s * noise_like(x, generator)
         return replace(new, x=x)
 
     return predict_and_correct
@@ -343,6 +349,7 @@ def resampled(step: Step, times: int = 5) -> Step:
     Raises:
         ValueError: if times < 1.
     """
+    _check_step("resampled", step)
     check_counts("resampled", times=times)
 
     def repeat(
@@ -447,7 +454,8 @@ def karras(
         steps: number of steps, >= 2; the last goes from ``sigma_min`` to 0.
         sigma_min: the smallest noise-to-signal ratio, > 0, in units of the data.
         rho: 7 crowds the steps at low noise; 1 spaces them evenly.
-        sigma_max: the largest ratio; None for the schedule's own at t = 1, or 80 where that is infinite.
+        sigma_max: the ratio that the even steps are counted from; None for the schedule's own at t = 1, or 80 where
+            that is infinite. The first time is 1 all the same.
 
     Returns:
         (steps + 1,), float64, falling from 1 to 0.
@@ -466,7 +474,7 @@ def karras(
         )
     if sigma_max is not None:
         largest = min(largest, sigma_max)
-    elif math.isinf(largest):
+    if math.isinf(largest):
         largest = LARGEST_RATIO
     if not 0 < sigma_min < largest or not 0 < rho < math.inf:
         raise ValueError(
@@ -507,9 +515,7 @@ def trajectory(
             or the denoiser is a network in training mode.
         TypeError: if the step is no step, the denoiser has no schedule, or something that should be is no tensor.
     """
-    if step in FACTORIES or not callable(step):
-        called = getattr(step, "__name__", "ddim")
-        raise TypeError(f"the sampler got step = {said(step)}; a step is what a factory returns: {called}().")
+    _check_step("the sampler", step)
     _check(denoiser, x, times, condition)
     state = State(times[0], x)
     yield state
@@ -563,6 +569,7 @@ def diffuse(
     for s, t in itertools.pairwise(times.flip(0)):
         x_s, dt = state.x, t - s
         f, g = schedule.drift(s), schedule.diffusion(s)
+        dt = dt.to(f)
         x_t = x_s + expand(f * dt, x_s) * x_s + expand(g * torch.sqrt(dt), x_s) * noise_like(x_s, generator)
         state = State(t, x_t)
         yield state
@@ -677,6 +684,12 @@ FACTORIES: tuple[object, ...] = (
     heun,
     resampled,
 )
+
+
+def _check_step(who: str, step: Step) -> None:
+    if step in FACTORIES or not callable(step):
+        called = getattr(step, "__name__", "ddim")
+        raise TypeError(f"{who} got step = {said(step)}; a step is what a factory returns: {called}().")
 
 
 def _check(denoiser: Denoiser, x: Tensor, times: Tensor, condition: Tensor | None) -> None:

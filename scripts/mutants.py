@@ -340,8 +340,8 @@ DENOISER: list[Row] = [
         "EDM's network without its c_in",
     ),
     (
-        "limit = torch.quantile(x_0_hat.abs().flatten(1), quantile, dim=1).clamp(min=1)",
-        "limit = torch.quantile(x_0_hat.abs().flatten(1), quantile, dim=1)",
+        "limit = torch.quantile(wide.abs().flatten(1), quantile, dim=1).clamp(min=1)",
+        "limit = torch.quantile(wide.abs().flatten(1), quantile, dim=1)",
         "sampler::dynamic_threshold_scales_only_what_is_too_large",
         "dynamic thresholding that blows small pictures up (10)",
     ),
@@ -415,7 +415,7 @@ SAMPLER: list[Row] = [
         "half of g^2 score: the ODE's drift with the SDE's noise",
     ),
     (
-        "x_s = x_s + expand(g * torch.sqrt(t - s), x_t) * noise_like(x_t, generator)",
+        "x_s = x_s + expand(g * torch.sqrt(t - s).to(g), x_t) * noise_like(x_t, generator)",
         "x_s = x_s + expand(g * (t - s), x_t) * noise_like(x_t, generator)",
         "euler_maruyama_has_the_moments_of_its_own_recursion",
         "dt for sqrt(dt) in front of dw",
@@ -475,8 +475,8 @@ SAMPLER: list[Row] = [
         "inversion with the wrong level before (5)",
     ),
     (
-        "x = x + (size * sigma_s) ** 2 * score + math.sqrt(2) * size",
-        "x = x + (size * sigma_s) ** 2 * score + size",
+        "x = x + size**2 * pull + math.sqrt(2) * size",
+        "x = x + size**2 * pull + size",
         "langevin_moves_have_the_variance_of_their_own_recursion",
         "Langevin's noise without sqrt(2)",
     ),
@@ -529,14 +529,14 @@ LOSS: list[Row] = [
 
 LIKELIHOOD: list[Row] = [
     (
-        "return at_1 + y[:, -1] + D * torch.log(alpha)",
-        "return at_1 - y[:, -1] + D * torch.log(alpha)",
+        "return (at_1 + y[:, -1] + D * torch.log(alpha))",
+        "return (at_1 - y[:, -1] + D * torch.log(alpha))",
         "on_a_mixture_the_odes_likelihood_is_exact_to_1e_4_nats_with_the_exact_prior",
         "the divergence's sign",
     ),
     (
-        "return at_1 + y[:, -1] + D * torch.log(alpha)",
-        "return at_1 + y[:, -1]",
+        "return (at_1 + y[:, -1] + D * torch.log(alpha))",
+        "return (at_1 + y[:, -1])",
         "a_path_that_starts_in_noise_gives_the_density_of_data_with_that_much_noise",
         "the change of variables x / alpha forgotten (22)",
     ),
@@ -679,7 +679,7 @@ ADAPTIVE: list[Row] = [
         "a rejected step's noise divided without the bridge",
     ),
     (
-        "            noise.give_back(h, dW)\n",
+        "            noise.give_back()\n",
         "            pass\n",
         "each_rejected_step_gives_its_noise_back",
         "fresh noise after a rejection: small noise is favoured",

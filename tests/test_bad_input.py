@@ -121,6 +121,7 @@ from diffusion_edu import (
 )
 from diffusion_edu.analytic import gaussian
 from diffusion_edu.data import read_idx
+from diffusion_edu.denoiser import velocity_in_angle
 from diffusion_edu.door import check_classes
 from diffusion_edu.schedule import expand
 
@@ -684,12 +685,14 @@ ROWS = [
         "the label 8, and the",
         "labels are from 0 to 1,",
     ),
-    row("inpaint mask", lambda: Inpainting(GD, X, X), VALUE, "a mask of type", "the mask must be bool,"),
+    row(
+        "inpaint mask", lambda: Inpainting(GD, X, X), VALUE, "mask = a tensor of shape (4, 2)", "the mask must be bool,"
+    ),
     row(
         "inpaint scale",
         lambda: Inpainting(GD, X, X > 0, -1),
         VALUE,
-        "a mask of type torch.bool",
+        "type torch.bool on cpu and scale=-1",
         "the mask must be bool,",
     ),
     row(
@@ -756,6 +759,18 @@ ROWS = [
         "x of shape (0, 2) and",
         "it needs a float batch",
     ),
+    row("resampled factory", lambda: resampled(ancestral), KIND, "resampled got step", "returns: ancestral()"),
+    row("corrected factory", lambda: corrected(ddim), KIND, "step = <function ddim", "what a factory returns: ddim()"),
+    row("ancestral std str", lambda: ancestral("beta"), KIND, "std = 'beta'", "give posterior_std, transition_std"),
+    row("velocity angle t 0", lambda: velocity_in_angle(GD, X, f64(0.0)), VALUE, "was asked at t = 0", "ask at a"),
+    row(
+        "inpaint known uint8",
+        lambda: Inpainting(GD, torch.full((4, 2), 200, dtype=torch.uint8), X > 0),
+        KIND,
+        "known = a tensor",
+        "a float tensor",
+    ),
+    row("inpaint mask list", lambda: Inpainting(GD, X, [True, False]), VALUE, "mask = [True,", "the mask must"),
     row("sample x dim", lambda: sample(ddim(), GD, X3, times(3)), VALUE, "a mixture in 2 dimensions was", "3)."),
     row("sample times number", lambda: sample(ddim(), GD, X, 50), KIND, "times = 50 (int)", "give a falling float"),
     row("sample step uncalled", lambda: sample(ddim, GD, X, times(3)), KIND, "step", "a step is what a factory"),
@@ -1235,7 +1250,7 @@ ROWS = [
         lambda: list(ode.integrate(lambda t, y: y * nan, X + 1, 0.0, 1.0)),
         SUM,
         "the ODE solver got a slope",
-        "infinite between t = 0",
+        "where it starts",
     ),
     # viz
     row("tile shape", lambda: viz.tile(X), VALUE, "tile takes images of shape (N", "1, H, W) or (N, 3, H, W)"),

@@ -129,6 +129,7 @@ def test_the_angle_of_1_and_above_is_the_end_of_time(schedule):
     one = torch.ones((), dtype=torch.float64)
     assert_close(time_at_angle(schedule, angle(schedule, one)), one, rtol=1e-9, atol=0)
     assert_close(time_at_angle(schedule, one), one, rtol=1e-12, atol=0)
+    assert_close(time_at_angle(schedule, one.float()), one.float(), rtol=1e-6, atol=0, check_dtype=False)
 
 
 def test_the_check_names_who_was_called():

@@ -137,6 +137,16 @@ def test_outside_the_interval_there_is_no_guidance_and_no_cost():
         assert denoiser.calls == [10 if inside else 5]
         assert torch.equal(by_classifier(X, t, LABELS), plain(X, t)) is not inside
     # a time for each example: the same, example by example
+    cosine = CosineSchedule()
+    free_to_1 = ClassifierFreeGuidance(MIXTURE.denoiser(cosine), 1.7, interval=(0, 0.99))
+    to_1 = ClassifierGuidance(MIXTURE.denoiser(cosine), MIXTURE.classifier(cosine), 1.7, interval=(0, 0.99))
+    t = torch.tensor([0.1, 0.3, 0.5, 0.98, 1.0], dtype=torch.float64)
+    for guided in (free_to_1, to_1):
+        each = torch.cat([guided(X[i : i + 1], t[i], LABELS[i : i + 1]) for i in range(5)])
+        assert_close(guided(X, t, LABELS), each, rtol=1e-12, atol=1e-12)
+        assert_close(guided(X, t[2:3], LABELS), guided(X, t[2], LABELS))
+    with pytest.raises(ValueError, match="alpha = 0"):
+        ClassifierGuidance(MIXTURE.denoiser(cosine), MIXTURE.classifier(cosine), 1.7)(X, t, LABELS)
     t = torch.tensor([0.1, 0.2, 0.5, 0.7, 0.9], dtype=torch.float64)
     for guided in (free, by_classifier):
         each = torch.cat([guided(X[i : i + 1], t[i], LABELS[i : i + 1]) for i in range(5)])
@@ -421,3 +431,37 @@ def test_wrong_arguments_get_a_sentence():
         Inpainting(DIAGONAL.denoiser(VPSchedule()), KNOWN, MASK, -1)
     with pytest.raises(ValueError, match="one integer label"):
         classifier_loss(NoisyClassifier(ResidualMLP(2, out_dim=2), VPSchedule()), X.float(), t, condition=None)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
+def test_labels_of_any_whole_number_type_lead_as_those_of_int64_do(dtype):
+    schedule, t = VPSchedule(), torch.tensor(0.5, dtype=torch.float64)
+    net = DiffusionModel(ResidualMLP(2, 8, 1, num_classes=2), schedule, V).double().eval()
+    judge = NoisyClassifier(ResidualMLP(2, 8, 1, out_dim=2), schedule).double().eval()
+    for part in (net, judge):
+        for p in part.parameters():
+            torch.nn.init.normal_(p, std=0.3)
+    ask = [
+        lambda labels: ClassifierFreeGuidance(net, 2.0)(X, t, labels),
+        lambda labels: ClassifierGuidance(net, judge, 2.0)(X, t, labels),
+        lambda labels: classifier_loss(judge, X, t, condition=labels, eps=torch.ones_like(X)),
+    ]
+    for question in ask:
+        assert torch.equal(question(LABELS.to(dtype)), question(LABELS))
+        with pytest.raises(ValueError, match="one integer label"):
+            question(LABELS == 1)
+    hidden = classifier_loss(judge, X, t, condition=torch.tensor([0, -2, 1, -1, 0]), eps=torch.ones_like(X))
+    assert torch.equal(hidden == 0, torch.tensor([False, True, False, True, False]))
+
+
+def test_guidance_by_gradients_answers_in_inference_mode_too():
+    schedule, t = VPSchedule(), torch.tensor(0.5, dtype=torch.float64)
+    mask = torch.tensor([True, False])
+    for guided in (
+        ClassifierGuidance(MIXTURE.denoiser(schedule), MIXTURE.classifier(schedule), 2.0),
+        Inpainting(MIXTURE.denoiser(schedule), torch.zeros(2, dtype=torch.float64), mask, 1.0),
+    ):
+        expected = guided(X, t, LABELS)
+        with torch.inference_mode():
+            assert torch.equal(guided(X.clone(), t, LABELS), expected)
+            sample(ddim(), guided, X, torch.tensor([0.5, 0.2, 0.0], dtype=torch.float64), LABELS)

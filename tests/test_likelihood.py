@@ -15,7 +15,9 @@ from diffusion_edu import (
     LearntVarianceModel,
     Normal,
     ResidualMLP,
+    Treated,
     V,
+    ancestral,
     bits_per_dim,
     denoising_loss,
     dequantize,
@@ -30,6 +32,7 @@ from diffusion_edu import (
     posterior_std,
     q_posterior,
     ring,
+    sample,
     times,
     transition_std,
 )
@@ -184,9 +187,16 @@ class WithWidth(torch.nn.Module):
 def test_learnt_variance_spans_from_beta_tilde_to_beta(u, rule):
     model = LearntVarianceModel(WithWidth(u), SCHEDULE)
     s, t = SCHEDULE.time(499), SCHEDULE.time(500)
-    x_0_hat, std = model.denoise_with_std(torch.randn(3, 2), s, t)
+    x_t = torch.randn(3, 2)
+    x_0_hat, std = model.denoise_with_std(x_t, s, t)
     assert_close(std, rule(SCHEDULE, s, t).float().expand(3, 2), rtol=1e-4, atol=0)
-    assert_close(x_0_hat, model(torch.randn(3, 2) * 0 + 1, t) * 0 + x_0_hat)
+    assert_close(x_0_hat, model(x_t, t))
+    grid, x = torch.tensor([0.5, 0.2, 0.0], dtype=torch.float64), torch.randn(3, 2)
+    walked = [
+        sample(ancestral(learnt_std), denoiser, x, grid, generator=torch.Generator().manual_seed(0))
+        for denoiser in (model.eval(), Treated(model.eval(), lambda x_0_hat: x_0_hat))
+    ]
+    assert torch.equal(*walked)
 
 
 def test_a_learnt_variance_is_used_by_the_bound_and_refused_elsewhere():
@@ -415,3 +425,21 @@ def test_dequantised_values_fill_their_level_evenly(generator):
     assert float(x.abs().max()) <= width / 2 < 1.01 * float(x.max()) and float(x.min()) < -0.99 * width / 2
     assert abs(float(x.mean())) < 5 * width / math.sqrt(12 * 20_000)
     assert float(x.std()) == pytest.approx(width / math.sqrt(12), rel=0.02)
+
+
+@pytest.mark.parametrize("probes", [None, 1])
+def test_the_odes_likelihood_answers_in_inference_mode_too(probes):
+    x_0, options = torch.zeros(2, 2, dtype=torch.float64), {"probes": probes, "atol": 1e-3, "rtol": 1e-3}
+    first = log_likelihood(RING.denoiser(SCHEDULE), x_0, generator=torch.Generator().manual_seed(0), **options)
+    with torch.inference_mode():
+        again = log_likelihood(RING.denoiser(SCHEDULE), x_0, generator=torch.Generator().manual_seed(0), **options)
+    assert torch.equal(first, again)
+    single = log_likelihood(RING.denoiser(SCHEDULE), x_0.float(), lambda x: x.double().sum(1), **options)
+    assert single.dtype == torch.float32
+
+
+def test_times_in_log_snr_are_in_double_precision_whatever_the_table():
+    schedule = BetaSchedule.linear(10)
+    for name in ("betas", "log_alpha_bars"):  # as on a device without float64
+        schedule._buffers[name] = schedule._buffers[name].float()
+    assert log_snr_times(schedule, 4).dtype == torch.float64

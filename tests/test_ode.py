@@ -125,13 +125,30 @@ def test_the_worst_example_decides_for_the_batch():
         (van_der_pol, {"end": 0.0}, ValueError, "an interval"),
         (van_der_pol, {"max_evaluations": 50}, ArithmeticError, "Loosen the tolerance"),
         (lambda t, y: y * math.nan, {}, ArithmeticError, "NaN or infinite"),
+        (lambda t, y: y + math.inf, {}, ArithmeticError, "infinite at t = 0, where it starts"),
         (lambda t, y: y**2, {}, ArithmeticError, "stands at"),  # y = 1 / (1/2 - t): no solution beyond 1/2
     ],
 )
 def test_what_cannot_be_solved_gets_a_sentence(f, options, error, sentence):
     options = {"end": 20.0, **options}
-    with pytest.raises(error, match=sentence):
+    with pytest.raises(error, match=sentence) as caught:
         list(integrate(f, Y, 0.0, **options))
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("y", [[[1.0, 2.0]], torch.zeros(0, 2), torch.zeros(2, 0), torch.zeros(2)])
+def test_what_is_no_batch_is_refused(y):
+    with pytest.raises(ValueError, match="integrate got y"):
+        list(integrate(van_der_pol, y, 0.0, 1.0))
+
+
+def test_without_an_absolute_tolerance_a_start_at_0_is_no_reason_for_steps_of_0():
+    def slope(t, y):
+        return torch.ones_like(y)
+
+    *_, last = integrate(slope, torch.zeros(1, 2, dtype=torch.float64), 0.0, 1.0, atol=0.0, rtol=1e-6)
+    assert_close(last.y, torch.ones(1, 2, dtype=torch.float64))
+    assert last.evaluations < 100
 
 
 def test_a_tolerance_below_what_float32_resolves_gets_a_sentence():

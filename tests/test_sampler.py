@@ -22,20 +22,24 @@ from diffusion_edu import (
     V,
     VESchedule,
     VPSchedule,
+    adaptive_sde,
     ancestral,
     annealed_langevin,
     clip_x_0,
     corrected,
     ddim,
+    dequantize,
     diffuse,
     dpmpp_2m,
     dynamic_threshold,
+    elbo,
     euler,
     euler_maruyama,
     heun,
     invert,
     karras,
     leading,
+    log_likelihood,
     prior,
     q_marginal,
     q_sample,
@@ -353,6 +357,8 @@ def test_with_a_treatment_eps_is_derived_again_from_the_treated_x_0(step):
 def test_dynamic_threshold_scales_only_what_is_too_large():
     x = torch.tensor([[0.5, -0.5, 0.2, 0.1], [4.0, -2.0, 1.0, 0.0]])
     assert_close(dynamic_threshold(1.0)(x), torch.tensor([[0.5, -0.5, 0.2, 0.1], [1.0, -0.5, 0.25, 0.0]]))
+    for dtype in (torch.half, torch.bfloat16):
+        assert_close(dynamic_threshold(1.0)(x.to(dtype)), dynamic_threshold(1.0)(x).to(dtype))
     with pytest.raises(ValueError, match="quantile=0"):
         dynamic_threshold(0)
     assert Treated(gaussian().denoiser(VPSchedule()), clip_x_0).training is False
@@ -553,3 +559,57 @@ def test_dpm_solvers_second_step_is_the_papers_on_uneven_steps_and_its_last_ends
     keep = schedule.sigma(grid[2]) / schedule.sigma(grid[1])
     assert_close(second.x, keep * first.x - schedule.alpha(grid[2]) * torch.expm1(-h_2) * D, rtol=1e-10, atol=1e-12)
     assert last.t == 0 and torch.equal(last.x, denoiser(second.x, grid[2]))
+
+
+def test_langevin_in_half_precision_has_its_pull_too():
+    # (size sigma)^2 is below what half precision holds, and size^2 is not
+    schedule, point = VPSchedule(), GaussianMixture(torch.ones(1), torch.zeros(1, 2), torch.zeros(1))
+    grid = torch.tensor([1.0, float(schedule.time_at(torch.tensor(-2 * math.log(0.002)))), 0.0], dtype=torch.float64)
+    for dtype in (torch.float32, torch.float16):
+        seed, x = torch.Generator().manual_seed(0), torch.zeros(2000, 2, dtype=dtype)
+        step = annealed_langevin(400, 0.05)
+        low = list(trajectory(step, point.denoiser(schedule), x, grid, generator=seed))[1].x
+        assert_close(low.float().std().item() / 0.002, 1.0, rtol=0.1, atol=0)
+
+
+def test_karras_largest_ratio_is_where_its_even_steps_begin():
+    assert torch.equal(karras(CosineSchedule(), 4, sigma_max=math.inf), karras(CosineSchedule(), 4))
+    schedule = EDMSchedule()
+    grid = karras(schedule, 6, sigma_max=10.0)
+    root = (schedule.sigma(grid[1:-1]) / schedule.alpha(grid[1:-1])) ** (1 / 7)
+    assert grid[0] == 1
+    share = torch.arange(1, 6).double() / 5
+    assert_close(root, 10 ** (1 / 7) + share * (0.002 ** (1 / 7) - 10 ** (1 / 7)), rtol=1e-9, atol=0)
+
+
+DRAWS = {
+    **{
+        name: lambda denoiser, x, seed, step=step: sample(step, denoiser, x, times(4), generator=seed)
+        for name, step in {
+            "ancestral": ancestral(),
+            "ddim(1)": ddim(1.0),
+            "euler_maruyama": euler_maruyama(),
+            "corrected": corrected(ddim()),
+            "annealed_langevin": annealed_langevin(2),
+            "resampled": resampled(ddim()),
+        }.items()
+    },
+    "diffuse": lambda denoiser, x, seed: list(diffuse(VPSchedule(), x, times(4), seed))[-1].x,
+    "adaptive_sde": lambda denoiser, x, seed: list(adaptive_sde(denoiser, x, 0.1, 0.1, generator=seed))[-1].x,
+    "elbo": lambda denoiser, x, seed: elbo(denoiser, x, times(4), generator=seed).total,
+    "probes": lambda denoiser, x, seed: log_likelihood(
+        MOONS.denoiser(VPSchedule()), torch.ones(2, 2).double(), generator=seed, probes=1, atol=1e-2, rtol=1e-2
+    ),
+    "dequantize": lambda denoiser, x, seed: dequantize(x, seed),
+}
+MOONS = GaussianMixture(*ring(3, 0.2)).to(torch.ones((), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS.keys())
+def test_a_generator_that_is_given_is_the_source_of_all_noise(draw):
+    ends = []
+    for elsewhere in (1, 2):
+        torch.manual_seed(elsewhere)
+        x, seed = torch.zeros(5, 1, dtype=torch.float64), torch.Generator().manual_seed(0)
+        ends.append(draw(gaussian().denoiser(VPSchedule()), x, seed))
+    assert torch.equal(*ends)
