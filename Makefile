@@ -83,7 +83,7 @@ constraints: $(VENV)/.dev ## write constraints.txt again, after a change of pypr
 
 clean: ## remove .venv, caches and build outputs; runs/ stays
 	rm -rf .venv .venv-oldest .venv-newest build dist .coverage htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache book/_build
-	find diffusion_edu scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find diffusion_edu benchmarks scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment itself. Each stamp is written only when its step has succeeded.
 $(VENV)/.made:

@@ -454,7 +454,9 @@ def _watched(attempt: object) -> Any:
     def watched(*args: Any, **kwargs: Any) -> object:
         try:
             result = function(*args, **kwargs)
-        except NotImplementedError:
+        except NotImplementedError as error:
+            if error.args:  # PyTorch's own, of an operation or a type; a stub's has no words
+                raise _Raised(error) from error
             raise _NotAttempted from None
         except Exception as error:
             raise _Raised(error) from error
@@ -589,7 +591,7 @@ def _tensor(value: object) -> Tensor | None:
         tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
     except (TypeError, ValueError, RuntimeError):
         return None
-    return None if tensor.is_complex() else tensor.detach().to("cpu", torch.float64)
+    return None if tensor.is_complex() else tensor.detach().cpu().double()  # in this order: MPS has no float64
 
 
 def _pair(actual: object, expected: object) -> tuple[Tensor, Tensor]:

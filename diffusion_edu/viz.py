@@ -19,7 +19,6 @@ from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from .data import to_uint8
 from .door import check_counts
+from .storage import write_atomically
 
 __all__ = [
     "COLOURS",
@@ -108,8 +108,8 @@ def show_images(
     """
     if titles is not None and len(titles) != len(images):
         raise ValueError(f"Each of the {len(images)} images takes one title, and {len(titles)} were given.")
+    pixels = tile(images, columns)
     if titles is None:
-        pixels = tile(images, columns)
         figure, axes = _figure(title, pixels.shape[1] / pixels.shape[0], math.ceil(len(images) / columns) * inches)
         _image(axes, pixels)
         return figure
@@ -282,17 +282,10 @@ def save_png(pixels: Pixels, path: str | os.PathLike[str]) -> Path:
 
     Raises:
         ValueError: where the pixels are of another kind.
+        OSError: where it cannot be written; what was there before is untouched.
     """
-    target = Path(path)
-    data = png_bytes(pixels)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        beside.write_bytes(data)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
-    return target
+    write_atomically(path, png_bytes(pixels))
+    return Path(path)
 
 
 class _ShownFigure(Figure):
@@ -321,7 +314,7 @@ def _image(axes: Axes, pixels: Pixels) -> None:
 
 
 def _numpy(x: Tensor) -> npt.NDArray[np.float64]:
-    return x.detach().to("cpu", torch.float64).numpy()
+    return x.detach().cpu().double().numpy()  # in this order: MPS has no float64
 
 
 def _colour(name: str) -> str:

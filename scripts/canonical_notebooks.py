@@ -122,11 +122,10 @@ def dumps(notebook: NotebookNode) -> str:
 
 def problems(path: Path) -> list[str]:
     """What keeps the file at `path` from being canonical, a sentence each; empty when nothing does."""
-    text = path.read_text(encoding="utf-8")
-    notebook = read(path)
     try:
-        wanted = canonical(notebook)
-    except ValueError as error:
+        notebook = read(path)
+        text, wanted = path.read_text(encoding="utf-8"), canonical(notebook)
+    except (ValueError, OSError) as error:
         return [str(error)]
     found = []
     for index, (cell, new) in enumerate(zip(notebook.cells, wanted.cells, strict=True)):

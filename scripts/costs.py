@@ -27,9 +27,12 @@ from scripts.notebook_execution import execute, read
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "book" / "costs.md"
 ASK = """\
-import json, resource, sys, time
+import json, pathlib, re, resource, sys, time
+_status = pathlib.Path("/proc/self/status")  # on Linux ru_maxrss remembers the process that this one was forked from
+_high = re.search(r"VmHWM:\\s*(\\d+) kB", _status.read_text()) if _status.exists() else None
 _unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-print(json.dumps({"cpu": time.process_time(), "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _unit}))
+_most = int(_high[1]) * 1024 if _high else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _unit
+print(json.dumps({"cpu": time.process_time(), "memory": _most}))
 """
 
 
@@ -70,7 +73,7 @@ def cost(path: Path) -> Cost:
 
 def table(costs: list[Cost]) -> str:
     """The machine, and a row a notebook."""
-    header = ("notebook", "seconds", "processor seconds", "memory, MB", "stored, MB")
+    header = ("notebook", "seconds", "processor seconds", "memory, MiB", "stored, MiB")
     return f"{report.machine(torch.device('cpu'))}.\n\n" + report.table(header, [cost.row() for cost in costs])
 
 
@@ -81,6 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="put the table into book/costs.md")
     parser.add_argument("--at-once", action="store_true", help="all kernels together")
     given = parser.parse_args(arguments)
+    if given.write and (given.names or given.at_once):
+        parser.error("--write takes all notebooks, one after another: leave out names and --at-once.")
     wanted = list(chosen(parser, given.names, notebooks()).values())
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the core to another kernel
     costs, failed = [], []

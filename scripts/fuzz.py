@@ -36,7 +36,7 @@ from diffusion_edu.cli.recipe import Recipe, recipe_from
 from diffusion_edu.storage import load_weights, save_weights
 
 GROWTH = 48 * 2**20  # bytes that the process may grow by after its warm-up
-LARGE = (0, 1, 2, 127, 128, 255, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64, 10**30)
+LARGE = (0, 1, 2, 127, 128, 255, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64, 10**30, 10**400)
 TEXTS = ("", "-1", "²", "1" * 5000, "NaN", "diffusion_edu checkpoint 2", "{}", "\0")
 NAMES = ("x", "../x", "model.x", "optimizer.²", "optimizer.99.step", "")
 

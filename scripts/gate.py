@@ -95,7 +95,7 @@ def run(step: Step, environment: dict[str, str]) -> Result:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns 0 when every step asked for is green, else 1."""
+    """Returns 0 when every step asked for is green, 1 when one is red, and 2 for a step that is not there."""
     wanted = sys.argv[1:] if arguments is None else arguments
     known = {step.name: step for step in steps()}
     unknown = [name for name in wanted if name not in known]

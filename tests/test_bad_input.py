@@ -469,6 +469,10 @@ ROWS = [
         "unet level meta", lambda: unet(IMG, torch.zeros(4, device=META)), VALUE, "x on meta", "its weights are on cpu"
     ),
     row("unet meta", lambda: unet(IMG.to(META), torch.zeros(4)), VALUE, "x on meta", "its weights are on cpu"),
+    row("show none", lambda: viz.show_images(IMG[:0], titles=[]), VALUE, "(0, 1, 8, 8) was given", "with N > 0"),
+    row(
+        "show columns 0", lambda: viz.show_images(IMG, columns=0, titles=list("abcd")), VALUE, "columns=0", "it must be"
+    ),
     row("unet channels0", lambda: UNet(channels=(0,)), VALUE, "channels[0]=0", "it must be a whole"),
     row("unet no channels", lambda: UNet(channels=()), VALUE, "channels=(), blocks=()", "give one entry of each"),
     row("unet channels int", lambda: UNet(channels=32), VALUE, "channels=32", "give the features of each"),

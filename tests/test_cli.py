@@ -26,6 +26,7 @@ from diffusion_edu import (
     TrainConfig,
     Trainer,
     ancestral,
+    mnist_5k,
     prior,
     sample,
     transition_std,
@@ -154,14 +155,8 @@ def test_each_recipe_parses_and_runs_two_steps_on_a_tiny_set(path, small_sets):
 
 
 def test_recipes_are_the_six_that_the_readme_names_and_are_found_by_name():
-    assert {path.stem for path in RECIPES} == {
-        "moons",
-        "digits",
-        "mnist",
-        "fashion_mnist",
-        "fashion_mnist_large",
-        "cifar10",
-    }
+    (sentence,) = re.findall(r"The recipes are (.+?)\.", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert {path.stem for path in RECIPES} == set(re.findall(r"`(\w+)`", sentence)) and len(RECIPES) == 6
     assert all(find_recipe(path.stem) == path for path in RECIPES)
 
 
@@ -563,12 +558,84 @@ def test_a_run_killed_at_its_very_end_is_finished_by_the_same_command(trained, t
     def dies(*args):
         raise KeyboardInterrupt
 
+    run = importlib.import_module("diffusion_edu.cli.run")
+    show = run._show
+
+    def dies_at_the_end(trainer, *rest):
+        return show(trainer, *rest) if trainer.step < 60 else dies()
+
     for function in ("_show", "save_weights", "measure", "_card"):
         with monkeypatch.context() as patch:
-            patch.setattr(importlib.import_module("diffusion_edu.cli.run"), function, dies)
+            patch.setattr(run, function, dies_at_the_end if function == "_show" else dies)
             assert main(command) == 130
     assert main(command) == 0
     assert {path.name for path in (tmp_path / "run").iterdir()} == LEFT and same_files(trained, tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run" / "samples").iterdir()} == {f"{k:06d}.png" for k in (20, 40, 60)}
+
+
+def test_a_sampler_that_cannot_start_is_refused_before_training(tiny, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(["train", tiny, "--sample.sampler", "euler_maruyama", "--folder", str(folder)]) == 2
+    assert "euler_maruyama was asked to step from t = 1" in capsys.readouterr().err and not folder.exists()
+    flags = ["--model.schedule", "vp", "--train.steps", "5", "--evaluate.n", "0", "--folder", str(folder)]
+    assert main(["train", tiny, "--sample.sampler", "euler_maruyama", *flags]) == 0
+
+
+def test_test_pictures_that_cannot_be_fetched_are_missed_before_training_and_by_evaluate(tmp_path, monkeypatch, capsys):
+    def load(split, folder):
+        if split == "test":
+            raise RuntimeError("mnist_5k could not fetch the test pictures; try again with a connection.")
+        return mnist_5k(split)
+
+    rows = {**names.DATA, "mnist_5k": dataclasses.replace(names.DATA["mnist_5k"], load=load)}
+    monkeypatch.setattr(recipe, "DATA", rows)
+    (tmp_path / "few.toml").write_text(
+        '[data]\nset = "mnist_5k"\n[unet]\nchannels = [8]\nblocks = [1]\n[train]\nsteps = 1\n'
+    )
+    command = ["train", str(tmp_path / "few.toml"), "--folder", str(tmp_path / "run")]
+    assert main(command) == 2
+    assert "could not fetch the test pictures" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+    assert main([*command, "--evaluate.n", "0"]) == 0
+    assert main(["evaluate", str(tmp_path / "run"), "--n", "20"]) == 2
+    assert "could not fetch the test pictures" in capsys.readouterr().err
+
+
+def test_evaluate_measures_with_the_recipes_seed(trained, monkeypatch):
+    module, seeds = importlib.import_module("diffusion_edu.cli"), []
+    text = (trained / "recipe.toml").read_text()
+    assert "seed = 0" in text
+
+    def noted(model, recipe, settings, n, seed):
+        seeds.append((n, seed))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "measure", noted)
+    monkeypatch.setattr(module, "load_run", with_seed(module.load_run, 5))
+    assert main(["evaluate", str(trained)]) == main(["evaluate", str(trained), "--seed", "7"]) == 130
+    assert seeds == [(20, 5), (20, 7)]
+
+
+def with_seed(load, seed):
+    """``load_run`` of recipes whose evaluation has another seed."""
+
+    def loaded(name):
+        model, given = load(name)
+        return model, dataclasses.replace(given, evaluate=dataclasses.replace(given.evaluate, seed=seed))
+
+    return loaded
+
+
+def test_what_a_killed_process_left_is_cleared_away_and_what_an_editor_left_is_not(tmp_path):
+    module = importlib.import_module("diffusion_edu.cli.run")
+    left = [".checkpoint.safetensors.abc_1234", ".README.md.zzzzzzzz", "samples/.000020.png.a0a0a0a0"]
+    kept = [".README.md.swp", ".recipe.toml.swp", ".metrics.csv.ods#", "README.md"]
+    (tmp_path / "samples").mkdir()
+    for name in (*left, *kept):
+        (tmp_path / name).write_text("x")
+    assert module._tidy(tmp_path) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"samples", *kept}
+    assert not list((tmp_path / "samples").iterdir())
 
 
 def test_a_finished_run_goes_further_by_another_cycle_as_if_it_had_been_asked_for_at_once(tiny, tmp_path, capsys):

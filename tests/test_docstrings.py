@@ -9,7 +9,8 @@ import pytest
 
 import diffusion_edu
 
-MODULES = sorted(info.name for info in pkgutil.iter_modules(diffusion_edu.__path__, "diffusion_edu."))
+WALK = pkgutil.walk_packages(diffusion_edu.__path__, "diffusion_edu.")
+MODULES = sorted(info.name for info in WALK if info.name != "diffusion_edu.__main__")
 # A shape is a parenthesis with a comma, such as `(B,)` or `(N + 1, D)`, or the empty one, or the word.
 SHAPE = re.compile(r"\(\s*(\*|\.\.\.)?[\w\s+*/.-]*,[^()]*\)|\(\s*\)|\bshape[sd]?\b|\bscalars?\b", re.IGNORECASE)
 

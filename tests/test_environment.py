@@ -16,6 +16,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+import diffusion_edu
 from scripts import colab
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,3 +123,12 @@ def test_binder_and_colab_take_the_same_pins_and_the_oldest_python_that_the_proj
     after = (ROOT / ".binder" / "postBuild").read_text(encoding="utf-8")
     assert "sed -n '/^torch==/p' constraints.txt" in after and '-c constraints.txt -e ".[course]"' in after
     assert "constraints.txt" in colab.source() and "diffusion-edu[course]" in colab.source()
+
+
+def test_the_package_says_its_version():
+    assert diffusion_edu.__version__ == PROJECT["version"]
+
+
+def test_the_check_of_links_reads_the_notebooks():
+    # a folder would be searched for pages of text alone
+    assert "notebooks/*.ipynb" in (ROOT / ".github" / "workflows" / "links.yml").read_text(encoding="utf-8")

@@ -50,3 +50,7 @@ def test_notebook_step_compares_stored_outputs(source, stored, code, tmp_path):
     path = tmp_path / "some.ipynb"
     nbformat.write(new_notebook(cells=cells), path)
     assert nbval(path) == code
+
+
+def test_the_steps_are_those_that_the_readme_promises():
+    assert [step.name for step in gate.steps()] == ["format", "lint", "types", "tests", "notebooks"]

@@ -194,3 +194,12 @@ def test_figures_are_stored_whatever_backend_the_shell_asks_for(tmp_path, monkey
     path = write(tmp_path, "import matplotlib.pyplot as plt\n_ = plt.plot([0, 1])\nplt.show()")
     (output,) = executed(path, screen=None).cells[0].outputs
     assert "image/png" in output.data
+
+
+def test_check_of_what_is_no_notebook_gets_a_sentence(tmp_path, capsys):
+    broken = tmp_path / "broken.ipynb"
+    broken.write_text("{", encoding="utf-8")
+    assert problems(broken) and "JSON" in problems(broken)[0]
+    with pytest.raises(SystemExit):
+        problems(tmp_path / "nowhere.ipynb")
+    assert "There is no notebook at" in capsys.readouterr().err

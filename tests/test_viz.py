@@ -182,10 +182,10 @@ def test_save_png_leaves_the_old_file_where_it_fails(tmp_path, monkeypatch):
     path = save_png(np.zeros((2, 2), np.uint8), tmp_path / "b.png")
     before = path.read_bytes()
 
-    def fails(self, target):
-        raise OSError("no space left")
+    def fails(source, target):
+        raise OSError(28, "no space left")
 
-    monkeypatch.setattr("pathlib.Path.replace", fails)
-    with pytest.raises(OSError, match="no space"):
+    monkeypatch.setattr("os.replace", fails)
+    with pytest.raises(OSError, match="could not be written"):
         save_png(np.ones((2, 2), np.uint8), path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["b.png"]

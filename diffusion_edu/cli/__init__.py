@@ -165,9 +165,8 @@ def _evaluate(arguments: list[str]) -> int:
         _parse(Evaluate, Evaluate(), rest, "evaluate FOLDER")
         return 2
     model, recipe = load_run(given)
-    asked = _parse(
-        Evaluate, Evaluate(**_fields(recipe.sample), n=recipe.evaluate.n or Evaluate.n), rest, "evaluate FOLDER"
-    )
+    own = Evaluate(**_fields(recipe.sample), n=recipe.evaluate.n or Evaluate.n, seed=recipe.evaluate.seed)
+    asked = _parse(Evaluate, own, rest, "evaluate FOLDER")
     quality = measure(model.to(device_named(asked.device)), recipe, asked, asked.n, asked.seed)
     print(quality)
     if asked.out is not None:

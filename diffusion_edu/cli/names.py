@@ -167,13 +167,19 @@ class Pictures:
 
     def training(self, folder: Folder, seed: int) -> Data:
         """The training pictures, shuffled anew in each epoch."""
-        return TensorData.of(self.load("train", folder), seed)
+        return TensorData.of(self._split("train", folder), seed)
 
     def real(self, split: str, n: int, folder: Folder, seed: int) -> tuple[Tensor, Tensor]:
         """At most n pictures of a split, drawn without putting back: x (n, C, H, W) in [-1, 1], labels (n,)."""
-        pictures = self.load(split, folder)
+        pictures = self._split(split, folder)
         k = torch.randperm(len(pictures), generator=seeded(seed, ("train", "test").index(split)))[:n]
         return ImageSet(pictures.images[k], pictures.labels[k], pictures.names).x_0, pictures.labels[k]
+
+    def _split(self, split: str, folder: Folder) -> ImageSet:
+        try:
+            return self.load(split, folder)
+        except RuntimeError as error:  # a download that failed says why, and what to do
+            raise OSError(str(error)) from error
 
     def features(self, folder: Folder, most: int = 64) -> Features:
         """The classifier's last hidden layer, or the ``most`` first principal components of the training pixels."""
@@ -185,7 +191,7 @@ class Pictures:
         _, directions = torch.linalg.eigh(torch.cov(pixels.T))
         directions = directions[:, -most:]
         words = f"the first {directions.shape[1]} principal components of the training pixels"
-        return Features(words, lambda x: ((x.flatten(1).double().cpu() - mean) @ directions, None))
+        return Features(words, lambda x: ((x.flatten(1).cpu().double() - mean) @ directions, None))
 
 
 _TEN = tuple("0123456789")

@@ -373,6 +373,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list):
             raise ValueError(f"{where} is {value!r}; it is a list, each item {_WORDS[item]}.")
         return tuple(_value(item, part, where) for part in value)
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{where} is a whole number of {value.bit_length()} bits; those of TOML have at most 64.")
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:

@@ -24,6 +24,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,11 @@ def train(recipe: Recipe, folder: str | os.PathLike[str], command: str) -> Train
     _same_run(recipe, folder)
     load_drawing()  # what is missing is said now and not after hours
     writer = _tensorboard() if recipe.log.tensorboard else None
-    data = _load(recipe)
     model = recipe.build_model()
+    # A sampler that cannot start where the schedule ends is refused now, and not at the first grid of samples.
+    two = replace(recipe.sample, steps=min(2, recipe.sample.steps))
+    draw_samples(model.eval(), recipe, two, 1, labels_for(recipe, "each", 1), seed=0)
+    data = _load(recipe)
     torch.manual_seed(recipe.train.seed)  # dropout draws from the global generator
     trainer = Trainer(model, data, recipe.build_loss(), recipe.train, times=recipe.build_times(model), folder=folder)
     if (folder / trainer_module.CHECKPOINT).exists():
@@ -232,7 +236,8 @@ def _alone(folder: Path) -> Iterator[None]:
 def _tidy(folder: Path) -> int:
     """Take away what a killed process was writing beside its files; how many there were."""
     names = (trainer_module.CHECKPOINT, WEIGHTS_FILE, "weights.safetensors", "config.json", RECIPE, CARD)
-    patterns = [*(f".{name}.*" for name in names), ".samples.png.*", ".metrics.csv.*", "samples/.*.png.*"]
+    end = 8 * "[a-z0-9_]"  # what `storage.write_atomically` ends such a name with, and an editor does not
+    patterns = [f".{name}.{end}" for name in (*names, "samples.png", "metrics.csv")] + [f"samples/.*.png.{end}"]
     found = [beside for pattern in patterns for beside in folder.glob(pattern)]
     for beside in found:
         beside.unlink(missing_ok=True)
@@ -246,11 +251,10 @@ def _load(recipe: Recipe) -> Data:
         from accelerate import PartialState
 
         turn = PartialState(cpu=recipe.train.device == "cpu").local_main_process_first()
-    try:
-        with turn:
-            return recipe.data_set.training(recipe.data.folder, recipe.train.seed)
-    except RuntimeError as error:  # a download that failed says why, and what to do
-        raise OSError(str(error)) from error
+    with turn:
+        if recipe.evaluate.n:  # what the end needs is fetched now
+            recipe.data_set.real("test", 1, recipe.data.folder, 0)
+        return recipe.data_set.training(recipe.data.folder, recipe.train.seed)
 
 
 def _tensorboard() -> Any:
@@ -270,12 +274,12 @@ def _show(trainer: Trainer[DiffusionModel], recipe: Recipe, folder: Path) -> Non
     labels = labels_for(recipe, "each", n)
     x = draw_samples(trainer.ema, recipe, recipe.sample, n, labels, seed=0)
     content = picture(x)
-    for path in (folder / "samples" / f"{trainer.step:06d}.png", folder / "samples.png"):
+    for path in (folder / "samples.png", folder / "samples" / f"{trainer.step:06d}.png"):  # the second: both are there
         write_atomically(path, content)
 
 
 def _finish(trainer: Trainer[DiffusionModel], recipe: Recipe, folder: Path, command: str, log: Log) -> None:
-    if not (folder / "samples.png").exists():
+    if not (folder / "samples" / f"{trainer.step:06d}.png").exists():
         _show(trainer, recipe, folder)
     save_weights(trainer.model, folder / "weights.safetensors")
     quality = None
@@ -328,7 +332,7 @@ documentation of `diffusion_edu.data`.
 - **Training**: {recipe.train.steps:,} steps of {recipe.train.batch_size} examples{in_cycles}, \
 {log.seconds:.0f} seconds on {device}{f", {processes} processes" if processes > 1 else ""}, precision \
 {recipe.train.precision}, PyTorch {torch.__version__}.
-- **Loss** over the last {recipe.train.log_every} steps: {loss}.
+- **Loss** at the last report: {loss}.
 
 ## Measured quality
 
