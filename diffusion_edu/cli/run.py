@@ -90,11 +90,11 @@ def _main_process(
     if trainer.step >= recipe.train.steps and (folder / CARD).exists():
         print(f"{folder} holds this run, finished: see {folder / CARD}", file=sys.stderr)
         return trainer
-    (folder / CARD).unlink(missing_ok=True)  # of a shorter run that goes on
     begun = (folder / RECIPE).is_file()
     if cleared := _tidy(folder):
         print(f"Cleared away {cleared} half-written file(s) of a run that was killed", file=sys.stderr)
     write_atomically(folder / RECIPE, to_toml(recipe).encode())
+    (folder / CARD).unlink(missing_ok=True)  # of a shorter run that goes on
     log = Log(folder / "metrics.csv", trainer.step)
     board = None if writer is None else writer(str(folder / "tensorboard"), purge_step=trainer.step + 1)
     if trainer.step:
@@ -252,9 +252,10 @@ def _load(recipe: Recipe) -> Data:
 
         turn = PartialState(cpu=recipe.train.device == "cpu").local_main_process_first()
     with turn:
-        if recipe.evaluate.n:  # what the end needs is fetched now
+        data = recipe.data_set.training(recipe.data.folder, recipe.train.seed)
+        if recipe.evaluate.n:  # what the end needs is looked for now
             recipe.data_set.real("test", 1, recipe.data.folder, 0)
-        return recipe.data_set.training(recipe.data.folder, recipe.train.seed)
+    return data
 
 
 def _tensorboard() -> Any:
