@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from .data import to_model_range
-from .door import check_alike, check_counts, check_generator, check_noisy, check_times, said
+from .door import are_labels, check_alike, check_counts, check_generator, check_noisy, check_times, said
 from .gaussian import noise_like
 from .schedule import NoiseSchedule
 
@@ -74,7 +74,7 @@ class GaussianMixture:
             raise ValueError(
                 f"GaussianMixture got labels of shape {tuple(self.labels.shape)} for {K} components; give one each."
             )
-        if self.labels is not None and (self.labels.is_floating_point() or self.labels.dtype == torch.bool):
+        if self.labels is not None and not are_labels(self.labels):
             raise ValueError(f"GaussianMixture got labels of type {self.labels.dtype}; a class is a whole number.")
         if not weights.is_meta and not (bool((weights >= 0).all() & (weights.sum() > 0)) and bool((stds >= 0).all())):
             raise ValueError(

@@ -42,7 +42,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .door import check_counts, is_real, said
+from .door import are_labels, check_counts, is_real, said
 
 __all__ = [
     "Components",
@@ -770,7 +770,8 @@ class TensorData:
         check_counts("TensorData", 0, seed=self.seed)
         if not isinstance(self.x, Tensor) or not (self.x.is_floating_point() or self.x.dtype == torch.uint8):
             raise TypeError(f"TensorData got x = {said(self.x)}; give a tensor of floats, or of uint8 pictures.")
-        if self.x.ndim < 2 or self.x.is_meta or not (self.labels is None or _are_labels(self.labels, self.x.device)):
+        fit = self.labels is None or (are_labels(self.labels) and self.labels.device == self.x.device)
+        if self.x.ndim < 2 or self.x.is_meta or not fit:
             raise ValueError(
                 f"TensorData got x = {said(self.x)} and labels = {said(self.labels)}; give examples (N, ...) on a "
                 "device that holds numbers, and there labels (N,) in whole numbers, or None."
@@ -860,18 +861,13 @@ class Fresh:
         check_counts("Fresh.batch", 0, step=step)
         drawn = self.draw(size, seeded(self.seed, step, 1))
         x_0, labels = drawn if isinstance(drawn, tuple) else (drawn, None)
-        fit = labels is None or (_are_labels(labels) and labels.shape == (size,))
+        fit = labels is None or (are_labels(labels) and labels.shape == (size,))
         if not isinstance(x_0, Tensor) or len(x_0) != size or not fit:
             raise ValueError(
                 f"Fresh asked its draw for {size} examples and got {said(x_0)}, with labels {said(labels)}; it must "
                 "give (n, D), or that and labels (n,)."
             )
         return (to_model_range(x_0) if x_0.dtype == torch.uint8 else x_0.float()), labels
-
-
-def _are_labels(labels: object, device: torch.device | None = None) -> bool:
-    whole = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.dtype != torch.bool
-    return whole and (device is None or labels.device == device)  # type: ignore[attr-defined]
 
 
 def seed_of(*key: int) -> int:

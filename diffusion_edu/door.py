@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import math
 import numbers
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
 __all__ = [
+    "are_labels",
     "check_alike",
     "check_classes",
     "check_counts",
@@ -33,6 +35,11 @@ __all__ = [
 def is_real(*values: object) -> bool:
     """Whether each is a number: neither a text, a tensor, nor True, and not NaN. Infinity is one."""
     return all(type(v) is not bool and isinstance(v, numbers.Real) and not math.isnan(v) for v in values)
+
+
+def are_labels(value: object) -> TypeGuard[Tensor]:
+    """Whether it is a tensor of whole numbers, of any shape: neither floats nor bools."""
+    return isinstance(value, Tensor) and not value.is_floating_point() and value.dtype != torch.bool
 
 
 def check_counts(who: str, least: int = 1, **values: object) -> None:

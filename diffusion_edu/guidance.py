@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .denoiser import Around, angle
-from .door import check_alike, check_classes, is_real, said
+from .door import are_labels, check_alike, check_classes, is_real, said
 from .gaussian import noise_like
 from .networks import NO_LABEL, LevelClassifier
 from .process import q_sample
@@ -127,13 +127,13 @@ class ClassifierGuidance(Around):
         if isinstance(w, float) and w == 0:
             return x_0_hat
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        unguided = torch.as_tensor(w == 0)  # of those outside the interval nothing is asked
-        if alpha.device.type == "cpu" and bool(((alpha == 0) & ~unguided).any()):
+        if not isinstance(w, float):  # of an example outside the interval nothing is asked
+            alpha = torch.where(w == 0, torch.ones_like(alpha), alpha)
+        if alpha.device.type == "cpu" and bool((alpha == 0).any()):
             raise ValueError(
                 f"ClassifierGuidance was asked at t = 1, where {type(self.schedule).__name__} has alpha = 0 and x_t "
                 "says nothing about the class: guide only below, with interval=(0, 0.99)."
             )
-        alpha = torch.where(unguided, torch.ones_like(alpha), alpha)
         shift = expand(sigma**2 / alpha, x_t) * self.log_prob_gradient(x_t, t, labels)
         return x_0_hat + (w if isinstance(w, float) else expand(w, x_t)) * shift
 
@@ -407,8 +407,7 @@ def _weight(scale: float, outside: float, interval: tuple[float, float], t: Tens
 def _labels(who: str, x_t: Tensor, condition: Tensor | None) -> Tensor:
     if condition is not None and not isinstance(condition, Tensor):
         raise TypeError(f"{who} got condition = {said(condition)}; give a tensor (B,) of whole numbers.")
-    whole = condition is not None and not condition.is_floating_point() and condition.dtype != torch.bool
-    if condition is None or condition.shape != x_t.shape[:1] or not whole:
+    if condition is None or condition.shape != x_t.shape[:1] or not are_labels(condition):
         given = "none" if condition is None else f"labels of shape {tuple(condition.shape)} and type {condition.dtype}"
         raise ValueError(
             f"{who} got {len(x_t)} examples and {given}; there is nothing to lead towards without one integer label "

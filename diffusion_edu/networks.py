@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .door import check_classes, check_counts, check_input, check_share, is_real, said
+from .door import are_labels, check_classes, check_counts, check_input, check_share, is_real, said
 
 __all__ = [
     "NO_LABEL",
@@ -119,7 +119,7 @@ class ConditionEmbedding(nn.Module):
             condition = torch.full(level.shape, NO_LABEL, device=level.device)
         if not isinstance(condition, Tensor):
             raise TypeError(f"the network got condition = {said(condition)}; give a tensor (B,) of whole numbers.")
-        if condition.shape != level.shape or condition.is_floating_point() or condition.dtype == torch.bool:
+        if condition.shape != level.shape or not are_labels(condition):
             raise ValueError(
                 f"the network got {len(level)} examples and labels of shape {tuple(condition.shape)} and type "
                 f"{condition.dtype}; give one integer label per example, shape (B,)."

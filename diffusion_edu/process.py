@@ -50,9 +50,8 @@ def q_sample(schedule: NoiseSchedule, x_0: Tensor, t: Tensor, eps: Tensor) -> Te
         ValueError: if eps has not the shape or device of x_0, or t is neither a scalar nor one per example.
         TypeError: if t, x_0 or eps is not a float tensor.
     """
-    for name, x in (("x_0", x_0), ("eps", eps)):
-        check_alike("q_sample", **{name: x})
-    if eps.shape != x_0.shape:
+    check_alike("q_sample", x_0=x_0)
+    if isinstance(eps, Tensor) and eps.shape != x_0.shape:
         raise ValueError(
             f"q_sample got x_0 of shape {tuple(x_0.shape)} and eps of shape {tuple(eps.shape)}; "
             "each number of x_0 needs its own noise: draw eps with torch.randn_like(x_0)."

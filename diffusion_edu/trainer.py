@@ -211,8 +211,10 @@ class Trainer(Generic[Model]):
         if not callable(getattr(data, "batch", None)):
             raise TypeError(f"Trainer got data = {said(data)}; give TensorData(x, labels), or Fresh(draw).")
         # Accelerate's state is the whole process's. Alone, the first trainer's device is not to decide for the next.
-        launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-        self._accelerator = Accelerator(cpu=launched and config.device == "cpu", mixed_precision="no")  # as config says
+        launched = processes() > 1
+        self._accelerator = Accelerator(
+            cpu=launched and config.device == "cpu", mixed_precision="no"
+        )  # precision is config's
         self.device = device_named(config.device, self._accelerator.device if launched else None)
         self._shares = self._accelerator.num_processes * config.accumulate
         if config.batch_size % self._shares:
@@ -508,6 +510,11 @@ class _Average(AveragedModel):
         for average, current in zip(self.module.buffers(), model.buffers(), strict=True):
             average.copy_(current)
         self.n_averaged += 1
+
+
+def processes() -> int:
+    """How many processes ``accelerate launch`` or ``torchrun`` has started for this run; 1 where neither has."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def leave(status: int = 0) -> NoReturn:

@@ -247,7 +247,7 @@ def _tidy(folder: Path) -> int:
 def _load(recipe: Recipe) -> Data:
     """The training data; of many processes on a machine the first fetches them, where they must be fetched."""
     turn: Any = nullcontext()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if trainer_module.processes() > 1:
         from accelerate import PartialState
 
         turn = PartialState(cpu=recipe.train.device == "cpu").local_main_process_first()
@@ -302,7 +302,7 @@ def _card(trainer: Trainer[DiffusionModel], recipe: Recipe, command: str, log: L
         if trainer.device.type == "cuda"
         else f"{trainer.device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
     )
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = trainer_module.processes()
     in_cycles = f" in {recipe.train.cycles} cycles of the learning rate" if recipe.train.cycles > 1 else ""
     labels = (
         f"{len(classes)} classes ({', '.join(classes)}), hidden in {recipe.train.label_drop:.0%} of the examples, so "
