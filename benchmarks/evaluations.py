@@ -1,6 +1,6 @@
 """How many evaluations of the network a sampler needs for a given quality, on a model that is shipped.
 
-    python -m benchmarks.evaluations [--model fashion_mnist] [--folder FOLDER] [--write]
+    python -m benchmarks.evaluations [--model fashion_mnist] [--folder FOLDER] [--device cpu] [--write]
 
 The quality is that of 1000 steps of ancestral sampling: a sampler is good enough where its Fréchet distance to real
 pictures is within 1.05 times the reference's. Each sampler walks up its ladder of evaluations, or down its ladder of
@@ -61,6 +61,7 @@ from diffusion_edu.data import seeded
 from diffusion_edu.schedule import LARGEST_RATIO
 from diffusion_edu.storage import load_tensors, save_tensors
 
+CPU = torch.device("cpu")
 BATCH, DEALS, WITHIN = 100, 20, 1.05
 REAL = 12_000  # real pictures at most, to hold samples against
 CALLS = (2, 3, 4, 5, 7, 10, 14, 20, 28, 40)  # the ladder of the deterministic samplers
@@ -116,7 +117,7 @@ def on_grid(make: Callable[[], Step], grid: Grid, calls_a_step: int = 1, start: 
 
     def walk(denoiser: Denoiser, x: Tensor, rung: float, labels: Tensor, generator: torch.Generator) -> Tensor:
         steps = (round(rung) + calls_a_step - 1) // calls_a_step
-        return sample(make(), denoiser, x, start * grid(denoiser.schedule, steps), labels, generator)
+        return sample(make(), denoiser, x, start * grid(denoiser.schedule, steps).cpu(), labels, generator)
 
     return walk
 
@@ -245,10 +246,11 @@ class Unfinished:
     Args:
         path: of the file; there is one at a time.
         key: of the result. What is kept of another is no use.
+        batch: samples that are drawn at once.
     """
 
-    def __init__(self, path: Path, key: tuple[object, ...]) -> None:
-        self.path, self.key = path, repr(key)
+    def __init__(self, path: Path, key: tuple[object, ...], batch: int = BATCH) -> None:
+        self.path, self.key, self.batch = path, repr(key), batch
 
     def read(self) -> tuple[list[Tensor], list[int], Tensor | None, float]:
         """The batches, the calls that each took, the generator's state after them, and the seconds."""
@@ -256,7 +258,7 @@ class Unfinished:
         if words.get("key") != self.key:
             return [], [], None, 0.0
         calls = tensors["calls"].tolist()
-        return list(tensors["samples"].split(BATCH)), calls, tensors["generator"], float(words["seconds"])
+        return list(tensors["samples"].split(self.batch)), calls, tensors["generator"], float(words["seconds"])
 
     def keep(self, parts: Sequence[Tensor], calls: Sequence[int], state: Tensor, seconds: float) -> None:
         """Write all of it beside, then rename."""
@@ -275,8 +277,12 @@ def measured(
     real: Real,
     folder: Path,
     deadline: float = math.inf,
+    device: torch.device = CPU,
+    batch: int = BATCH,
 ) -> Result:
     """Draw n samples and measure them.
+
+    The start is drawn on the CPU, and so is the same everywhere; the noise on the way comes from the device.
 
     Args:
         denoiser, recipe: of the model.
@@ -284,6 +290,8 @@ def measured(
         real: pictures to hold the samples against.
         folder: where the batches so far are kept, and read from.
         deadline: by ``time.monotonic``; no batch is begun after it.
+        device: that the denoiser is on.
+        batch: samples that are drawn at once.
 
     Raises:
         TimeIsUp: if the deadline comes first.
@@ -292,17 +300,19 @@ def measured(
     asked = torch.arange(n) % len(recipe.data_set.classes)
     # drawn before anything else: the same for all samplers
     starts = prior(denoiser.schedule, (n, *recipe.data_set.shape), generator)
-    unfinished = Unfinished(folder / "unfinished.safetensors", (contender.name, rung, seed, n))
+    if device != CPU:
+        generator = torch.Generator(device).manual_seed(seed)
+    unfinished = Unfinished(folder / "unfinished.safetensors", (contender.name, rung, seed, n), batch)
     parts, calls, state, seconds = unfinished.read()
     if state is not None:
         generator.set_state(state)
-    for x, labels in list(zip(starts.split(BATCH), asked.split(BATCH), strict=True))[len(parts) :]:
+    for x, labels in list(zip(starts.split(batch), asked.split(batch), strict=True))[len(parts) :]:
         if time.monotonic() > deadline:
             raise TimeIsUp
         began, counting.calls = time.perf_counter(), 0
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.to(device).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
-            parts.append(contender.walk(counting, x, rung, labels, generator).contiguous())
+            parts.append(contender.walk(counting, x, rung, labels.to(device), generator).cpu().contiguous())
         calls.append(counting.calls)
         seconds += time.perf_counter() - began
         unfinished.keep(parts, calls, generator.get_state(), seconds)
@@ -446,6 +456,7 @@ def text_of(
     seeds: int,
     n: int,
     floor: tuple[float, float],
+    device: torch.device = CPU,
 ) -> str:
     """The report, in Markdown.
 
@@ -461,7 +472,7 @@ def text_of(
     seconds = sum(row.seconds for row in results.rows.values() if row.n == n)
     agrees = statistics.mean(row.agreement for row in of_standard)
     lines = [
-        f"{report.machine(torch.device('cpu'))}. {n} samples for each of {seeds} seed{'s' * (seeds > 1)}, "
+        f"{report.machine(device)}. {n} samples for each of {seeds} seed{'s' * (seeds > 1)}, "
         f"{seconds / 60:.0f} minutes of sampling in all.",
         f"The reference, ancestral sampling in {standard.rungs[0]:g} steps: a distance of {distance:.2f}{each}; the "
         f"classifier agrees with the label in {agrees:.3f}. Good enough is a distance of at most "
@@ -517,15 +528,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--n", type=int, default=2000, help="samples a seed (default: 2000)")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds (default: 3)")
     parser.add_argument("--reference", type=int, default=1000, help="steps of the reference (default: 1000)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (default: cpu)")
+    parser.add_argument("--batch", type=int, default=BATCH, help=f"samples drawn at once (default: {BATCH})")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after so many minutes")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
     given = parser.parse_args(arguments)
-    if given.seeds < 1 or given.reference < 1:
-        parser.error("give at least one seed, and a reference of at least one step")
+    if min(given.seeds, given.reference, given.batch) < 1:
+        parser.error("give at least one seed, a reference of at least one step, and a batch of at least one sample")
 
     model, recipe = load_run(given.model)
     folder = given.folder or Path(f"runs/evaluations_{Path(given.model).name}")
-    model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device = torch.device(given.device)
+    model.to(device).network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     denoiser = Treated(model, clip_x_0)
     pictures, _ = recipe.data_set.real("train", REAL, recipe.data.folder, 0)
     read = recipe.data_set.features(recipe.data.folder).of
@@ -539,12 +553,12 @@ def main(arguments: list[str] | None = None) -> None:
     deadline = time.monotonic() + 60 * given.minutes
 
     def measure(contender: Contender, rung: float, seed: int) -> Result:
-        return measured(denoiser, recipe, contender, rung, seed, given.n, real, folder, deadline)
+        return measured(denoiser, recipe, contender, rung, seed, given.n, real, folder, deadline, device, given.batch)
 
     if not fill(results, contenders, standard, given.seeds, given.n, measure, deadline):
         print("the time is up; the same command goes on from here", file=sys.stderr)
     try:
-        text = text_of(results, contenders, standard, given.seeds, given.n, real.floor(given.n))
+        text = text_of(results, contenders, standard, given.seeds, given.n, real.floor(given.n), device)
     except ValueError as error:
         raise SystemExit(str(error)) from error
     report.publish("evaluations", text, given.write)

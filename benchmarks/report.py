@@ -100,6 +100,11 @@ def write_rows(path: Path, rows: Sequence[Any]) -> None:
     write_atomically(path, text.getvalue().encode())
 
 
+def of_device(name: str, device: torch.device) -> str:
+    """The place of a result: one of its own for each kind of device."""
+    return name if device.type == "cpu" else f"{name}_{device.type}"
+
+
 def say(text: str) -> None:
     """A line on stderr, at once: what a benchmark is doing."""
     print(text, file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
 """What a sampler costs over its bare network calls.
 
-    python -m benchmarks.sampling [--write]
+    python -m benchmarks.sampling [--write] [--device cpu]
 
 The same U-Net is called the same number of times with and without the sampler around it, in turns, so that a machine
 that slows down slows both. The table gives the ratio's median over the rounds, and its spread.
@@ -16,15 +16,18 @@ import torch
 
 from benchmarks import report
 from benchmarks.report import Spread
+from benchmarks.train_step import synchronise
 from diffusion_edu import CosineSchedule, DiffusionModel, Step, UNet, V, ancestral, ddim, dpmpp_2m, prior, sample, times
 
 BATCH, STEPS, ROUNDS = 64, 10, 9
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """How long a call takes."""
+def seconds(run: Callable[[], object], device: torch.device) -> float:
+    """How long a call takes, until the device has done it."""
+    synchronise(device)
     start = time.perf_counter()
     run()
+    synchronise(device)
     return time.perf_counter() - start
 
 
@@ -32,16 +35,18 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="A sampler's cost over its bare network calls.")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (default: cpu)")
     given = parser.parse_args(arguments)
+    device = torch.device(given.device)
 
     torch.manual_seed(0)
     schedule = CosineSchedule()
     network = UNet(channels=(48, 64), patch=2, num_classes=10).eval()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = DiffusionModel(network, schedule, V).eval()
-    x, labels = prior(schedule, (BATCH, 1, 28, 28)), torch.arange(BATCH) % 10
+    x, labels = prior(schedule, (BATCH, 1, 28, 28)).to(device), torch.arange(BATCH, device=device) % 10
     x = x.contiguous(memory_format=torch.channels_last)
-    level = torch.full((BATCH,), 0.5)
+    level, generator = torch.full((BATCH,), 0.5, device=device), torch.Generator(device)
 
     def bare() -> None:
         with torch.no_grad():
@@ -49,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
                 network(x, level, labels)
 
     def sampled(step: Step) -> Callable[[], object]:
-        return lambda: sample(step, model, x, times(STEPS), labels)
+        return lambda: sample(step, model, x, times(STEPS), labels, generator)
 
     steps: dict[str, Step] = {"ancestral": ancestral(), "ddim": ddim(), "dpmpp_2m": dpmpp_2m()}
     bare()
@@ -57,14 +62,13 @@ def main(arguments: list[str] | None = None) -> None:
     for name, step in steps.items():
         ratios = []
         for _ in range(ROUNDS):
-            before, with_sampler, after = seconds(bare), seconds(sampled(step)), seconds(bare)
+            before, with_sampler, after = (seconds(run, device) for run in (bare, sampled(step), bare))
             ratios.append((with_sampler / before + with_sampler / after) / 2)
         rows.append((name, Spread.of(ratios).text(3)))
-    text = (
-        f"{report.machine(torch.device('cpu'))}. {BATCH} pictures of 28x28, {STEPS} steps, {ROUNDS} rounds.\n\n"
-        + report.table(("sampler", "ratio to the bare network calls (quartiles)"), rows)
+    text = f"{report.machine(device)}. {BATCH} pictures of 28x28, {STEPS} steps, {ROUNDS} rounds.\n\n" + report.table(
+        ("sampler", "ratio to the bare network calls (quartiles)"), rows
     )
-    report.publish("sampling", text, given.write)
+    report.publish(report.of_device("sampling", device), text, given.write)
 
 
 if __name__ == "__main__":

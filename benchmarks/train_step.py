@@ -1,13 +1,14 @@
 """How fast a training step is: our U-Net beside those of other libraries, at the same number of parameters.
 
-    python -m benchmarks.train_step [--device cpu] [--batch 128 32] [--rounds 9] [--write]
+    python -m benchmarks.train_step [--device cpu] [--batch 128 32] [--rounds 9] [--compile] [--write]
 
 A step draws times and noise, and goes forward, takes the loss, goes backward and lets AdamW step. It is the same code
 for every network: each stands in our ``DiffusionModel``. All are unconditional, without dropout.
 
 1. **Match.** Each library gets the widths whose number of parameters comes closest to ours on 2x2 patches.
 2. **Tune.** Its two closest shapes are timed in float32 and in bf16 autocast, with channels_last and without. The
-   fastest goes on. A setting that one library cannot run is no setting of its own.
+   fastest goes on, with ``--compile`` against itself under ``torch.compile``. A setting that one library cannot run is
+   no setting of its own.
 3. **Measure.** All take turns, round after round, so that a machine that slows down slows all of them. A matrix product
    in each precision takes its turn too: it is the peak that a step's rate of operations is a share of.
 
@@ -26,7 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -254,9 +255,10 @@ class Setting:
 
     precision: str  # "fp32", or "bf16" for autocast
     channels_last: bool
+    compile: bool = False  # torch.compile
 
     def __str__(self) -> str:
-        return f"{self.precision}, channels_last" if self.channels_last else self.precision
+        return ", ".join([self.precision] + ["channels_last"] * self.channels_last + ["compiled"] * self.compile)
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """The context that forward and loss run in."""
@@ -291,6 +293,8 @@ class Training:
         layout = torch.channels_last if run.setting.channels_last else torch.contiguous_format
         network = run.network().to(self.device).to(memory_format=layout)  # type: ignore[call-overload]
         self.model = DiffusionModel(network, CosineSchedule(), V).train()
+        asked: Any = torch.compile(network) if run.setting.compile else network
+        self._asked = DiffusionModel(asked, CosineSchedule(), V)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), 1e-4, weight_decay=0.0, fused=True)
         self.generator = torch.Generator(self.device).manual_seed(0)
         x_0 = torch.rand(run.batch, 1, run.side, run.side, generator=self.generator, device=self.device) * 2 - 1
@@ -301,12 +305,13 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         t = stratified(self.run.batch, self.generator)
         with self.run.setting.autocast(self.device):
-            loss = denoising_loss(self.model, self.x_0, t, generator=self.generator).mean()
+            loss = denoising_loss(self._asked, self.x_0, t, generator=self.generator).mean()
         loss.backward()
         self.optimizer.step()
 
     def flops(self) -> int:
-        """Operations of a step, counted."""
+        """Operations of a step, counted without ``torch.compile``, which hides them."""
+        self._asked = self.model
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             self.step()
         return counter.get_total_flops()
@@ -345,6 +350,17 @@ def seconds_a_step(work: Training | Product, steps: int) -> float:
 
 
 # Tune and measure
+
+
+def compiled(run: Run) -> Training | None:
+    """The run under ``torch.compile``, its first step done; None, and a line, for a network that cannot be compiled."""
+    try:
+        training = Training(replace(run, setting=replace(run.setting, compile=True)))
+        training.step()
+    except Exception as error:  # whatever the compiler raises over a foreign network
+        report.say(f"{run.contender} is not compiled: {type(error).__name__}: {str(error).splitlines()[0]}")
+        return None
+    return training
 
 
 def fastest(works: Sequence[Training | Product], cost: Callable[[Any], float], rounds: int = 2) -> tuple[Any, float]:
@@ -405,6 +421,7 @@ def measure(
     rounds: int,
     turn: float,
     memory: bool,
+    compiles: bool = False,
 ) -> tuple[list[Measured], dict[str, Peak]]:
     """Tune and measure at one batch size.
 
@@ -414,6 +431,7 @@ def measure(
         rounds: at least 2.
         turn: seconds that a turn should last at least.
         memory: whether to measure it.
+        compiles: whether the fastest setting is tried under ``torch.compile`` too.
 
     Returns:
         a row for each contender, and the peak of each precision.
@@ -425,6 +443,9 @@ def measure(
             Run(contender.name, shape, setting, batch, side, str(device)) for shape in shapes for setting in SETTINGS
         ]
         work, seconds = fastest([Training(run) for run in runs], lambda work: 1.0)
+        swift = compiled(work.run) if compiles else None
+        if swift is not None:
+            work, seconds = fastest([work, swift], lambda work: 1.0, rounds=5)
         report.say(f"{contender.name}: {work.run.shape}, {work.run.setting}, {batch / seconds:.0f} pictures/s")
         works.append(work)
         steps.append(max(1, round(turn / seconds)))
@@ -563,6 +584,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=28, help="side of the pictures, a multiple of 4 (default: 28)")
     parser.add_argument("--rounds", type=int, default=9, help="at least 2 (default: 9)")
     parser.add_argument("--turn", type=float, default=1.0, help="seconds a turn, about (default: 1)")
+    parser.add_argument("--compile", action="store_true", help="try torch.compile on the fastest setting of each")
     parser.add_argument("--no-memory", action="store_true", help="leave the memory of a picture out")
     parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/README.md")
     parser.add_argument("--peak-memory", metavar="RUN", help=argparse.SUPPRESS)  # what a child process is asked
@@ -583,13 +605,15 @@ def main(arguments: list[str] | None = None) -> int:
     parts = [f"{report.machine(device)}. {given.size}x{given.size} pictures, {given.rounds} rounds."]
     for batch in given.batch:
         report.say(f"batch {batch}")
-        rows, peaks = measure(contenders, device, batch, given.size, given.rounds, given.turn, not given.no_memory)
+        rows, peaks = measure(
+            contenders, device, batch, given.size, given.rounds, given.turn, not given.no_memory, given.compile
+        )
         found = "; ".join(
             f"{p} {peak.flops_per_second / 1e9:.0f} GFLOP/s ({peak.n} squared)" for p, peak in peaks.items()
         )
         parts += [f"**Batch {batch}.** Peak of a matrix product: {found}.", rows_of(rows), "\n".join(verdicts(rows))]
     text = "\n\n".join(part for part in parts if part)
-    report.publish("train_step", text, given.write)
+    report.publish(report.of_device("train_step", device), text, given.write)
     return 0
 
 

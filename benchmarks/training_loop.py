@@ -1,6 +1,6 @@
 """What the training loop adds to its bare steps: the batch, the draws, the average of the weights, the report.
 
-    python -m benchmarks.training_loop [--write] [--device cpu]
+    python -m benchmarks.training_loop [--write] [--device cpu] [--batch 32] [--channels 48 64]
 
 A bare step has its pictures, times and noise in hand: loss, backward pass, clipping, AdamW. The trainer's loop and the
 bare steps have turns, so that a machine that slows down slows both. Each part is also timed by itself, in the same
@@ -123,18 +123,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="What the training loop adds to its bare steps.")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
+    parser.add_argument("--batch", type=int, default=BATCH, help=f"pictures a step (default: {BATCH})")
+    parser.add_argument("--channels", type=int, nargs="+", default=[48, 64], help="of the U-Net (default: 48 64)")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args(arguments)
-    loop = Loop(given.device)
+    loop = Loop(given.device, given.batch, tuple(given.channels))
     rows = [
         (name, spread.text(3) if name == "whole loop" else f"{100 * spread.median:.2f} %")
         for name, spread in loop.measure(given.rounds).items()
     ]
     text = (
-        f"{report.machine(loop.device)}. {BATCH} pictures of 28x28 a step, {given.rounds} rounds of {STEPS} steps.\n\n"
-        + report.table(("part", "of a bare step"), rows)
+        f"{report.machine(loop.device)}. {given.batch} pictures of 28x28 a step, channels {given.channels}, "
+        f"{given.rounds} rounds of {STEPS} steps.\n\n" + report.table(("part", "of a bare step"), rows)
     )
-    report.publish("training_loop", text, given.write)
+    report.publish(report.of_device("training_loop", loop.device), text, given.write)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from .door import check_noisy, check_times, is_real, said
 from .parameterization import EPS, Parameterization
 from .process import posterior_std, transition_std
-from .schedule import NoiseSchedule, expand
+from .schedule import NoiseSchedule, expand, onto
 
 __all__ = [
     "Around",
@@ -170,7 +170,7 @@ class DiffusionModel(nn.Module):
         """
         check_times(type(self).__name__, t=t)
         c_in = expand(self.parameterization.input_scale(self.schedule, t), x_t)
-        level = self.level(self.schedule, t).to(device=x_t.device, dtype=x_t.dtype).expand(len(x_t))
+        level = onto(x_t.device, self.level(self.schedule, t), x_t.dtype).expand(len(x_t))
         output: Tensor = self.network(c_in * x_t, level, condition)
         return output.to(x_t.dtype)  # under autocast the network may answer in half precision
 

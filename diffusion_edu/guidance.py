@@ -43,7 +43,7 @@ from .door import are_labels, check_alike, check_classes, is_real, said
 from .gaussian import noise_like
 from .networks import NO_LABEL, LevelClassifier
 from .process import q_sample
-from .schedule import CosineSchedule, NoiseSchedule, expand
+from .schedule import CosineSchedule, NoiseSchedule, expand, onto
 from .storage import each_its_own, shipped_card, with_shipped_weights
 
 __all__ = [
@@ -128,7 +128,7 @@ class ClassifierGuidance(Around):
             return x_0_hat
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         if not isinstance(w, float):  # of an example outside the interval nothing is asked
-            alpha = torch.where(w == 0, torch.ones_like(alpha), alpha)
+            alpha = torch.where(onto(alpha.device, w == 0), torch.ones_like(alpha), alpha)
         if alpha.device.type == "cpu" and bool((alpha == 0).any()):
             raise ValueError(
                 f"ClassifierGuidance was asked at t = 1, where {type(self.schedule).__name__} has alpha = 0 and x_t "
@@ -314,7 +314,7 @@ class NoisyClassifier(nn.Module):
             (B, classes).
         """
         c_in = expand(torch.rsqrt(self.schedule.alpha(t) ** 2 + self.schedule.sigma(t) ** 2), x_t)
-        level = self.level(self.schedule, t).to(device=x_t.device, dtype=x_t.dtype).expand(len(x_t))
+        level = onto(x_t.device, self.level(self.schedule, t), x_t.dtype).expand(len(x_t))
         logits: Tensor = self.network(c_in * x_t, level)
         return logits
 

@@ -27,7 +27,7 @@ from .denoiser import DiffusionModel, LearntVarianceModel
 from .door import check_alike, check_counts, check_generator, check_times, is_real, said
 from .gaussian import noise_like
 from .process import posterior_kl, q_sample
-from .schedule import NoiseSchedule, expand
+from .schedule import NoiseSchedule, expand, onto
 
 __all__ = [
     "Importance",
@@ -138,7 +138,7 @@ def hybrid_loss(
     x_t = q_sample(schedule, x_0, safe_t, eps)
     x_0_hat, std = model.denoise_with_std(x_t, safe_t - 1 / steps, safe_t, condition)
     kl = posterior_kl(schedule, (x_0 - x_0_hat).detach(), std, safe_t - 1 / steps, safe_t).flatten(1).mean(1)
-    kl = torch.where(inner.to(kl.device), kl, torch.zeros_like(kl))
+    kl = torch.where(onto(kl.device, inner), kl, torch.zeros_like(kl))
     return denoising_loss(model, x_0, t, condition=condition, eps=eps) + share * steps * kl
 
 
@@ -254,13 +254,13 @@ class Importance:
             raise ValueError(
                 f"Importance got a density of shape {tuple(density.shape)}; give one number above 0 per slice of time."
             )
-        density = density.double()
+        density = density.detach().cpu().double()
         self.probability = density / density.sum()
 
     def __call__(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         """(batch,) times in (0, 1], float64."""
         u = _rand(batch, generator)
-        probability = self.probability.to(u)
+        probability = onto(u.device, self.probability, u.dtype)
         k = torch.multinomial(probability, batch, replacement=True, generator=generator)
         return (k + 1 - u) / len(probability)
 
@@ -269,7 +269,7 @@ class Importance:
         check_times("Importance.factor", t=t)
         N = len(self.probability)
         k = (torch.ceil(t * N) - 1).clamp(0, N - 1).long()
-        return 1 / (N * self.probability.to(t)[k])
+        return 1 / (N * onto(t.device, self.probability, t.dtype)[k])
 
 
 def _rand(batch: int, generator: torch.Generator | None) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .door import check_alike, check_generator, check_times, said
 from .gaussian import Normal, noise_like
-from .schedule import NoiseSchedule, expand
+from .schedule import NoiseSchedule, expand, onto
 
 __all__ = [
     "posterior_kl",
@@ -185,4 +185,4 @@ def _check_order(who: str, s: Tensor, t: Tensor) -> None:
 def _one_minus_snr_ratio(schedule: NoiseSchedule, s: Tensor, t: Tensor) -> Tensor:
     # 1 - SNR(t)/SNR(s). At s = 0, log_snr = inf and the result is 1; s = t gives 0, and 0 - 0 of infinities too.
     difference = schedule.log_snr(t) - schedule.log_snr(s)
-    return -torch.expm1(torch.where((s == t).to(difference.device), torch.zeros_like(difference), difference))
+    return -torch.expm1(torch.where(onto(difference.device, s == t), torch.zeros_like(difference), difference))

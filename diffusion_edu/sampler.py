@@ -30,7 +30,7 @@ from .denoiser import Denoiser, State, check_batch, denoise_with_std, forget, x_
 from .door import check_alike, check_counts, is_real, said
 from .gaussian import noise_like
 from .process import posterior_std, q_posterior, q_transition
-from .schedule import LARGEST_RATIO, NoiseSchedule, expand
+from .schedule import LARGEST_RATIO, NoiseSchedule, expand, onto
 
 __all__ = [
     "Step",
@@ -209,7 +209,7 @@ def euler_maruyama() -> Step:
     ) -> State:
         t, x_t, schedule = state.t, state.x, denoiser.schedule
         f, g = schedule.drift(t), schedule.diffusion(t)
-        if not f.is_meta and not bool(torch.isfinite(f) & torch.isfinite(g)):
+        if f.device.type == "cpu" and not bool(torch.isfinite(f) & torch.isfinite(g)):
             raise ValueError(
                 f"euler_maruyama was asked to step from t = {float(t):.4g}, where the SDE of "
                 f"{type(schedule).__name__} is "
@@ -220,7 +220,7 @@ def euler_maruyama() -> Step:
         score = (alpha_t * x_0_hat - x_t) / sigma_t**2
         x_s = x_t - expand(t - s, x_t) * (expand(f, x_t) * x_t - expand(g**2, x_t) * score)
         if s > 0:
-            x_s = x_s + expand(g * torch.sqrt(t - s).to(g), x_t) * noise_like(x_t, generator)
+            x_s = x_s + expand(g * onto(g.device, torch.sqrt(t - s), g.dtype), x_t) * noise_like(x_t, generator)
         return State(s, x_s, x_0_hat, state)
 
     return step
@@ -569,7 +569,7 @@ def diffuse(
     for s, t in itertools.pairwise(times.flip(0)):
         x_s, dt = state.x, t - s
         f, g = schedule.drift(s), schedule.diffusion(s)
-        dt = dt.to(f)
+        dt = onto(f.device, dt, f.dtype)
         x_t = x_s + expand(f * dt, x_s) * x_s + expand(g * torch.sqrt(dt), x_s) * noise_like(x_s, generator)
         state = State(t, x_t)
         yield state

@@ -70,7 +70,18 @@ def expand(coefficient: Tensor, like: Tensor) -> Tensor:
             f"it must be a scalar or have one entry for each of the batch's {like.shape[0] if like.ndim else 0} "
             "examples."
         )
-    return coefficient.to(device=like.device, dtype=like.dtype)
+    return onto(like.device, coefficient, like.dtype)
+
+
+def onto(device: torch.device, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """x on a device, and in a dtype if one is given. From the CPU to a GPU nothing waits for what the GPU is doing.
+
+    Times and grids live on the CPU, where they can be looked at; every step brings some numbers of them over. Such a
+    copy is made before the call returns, and the GPU gets it in its turn. The other way round it would be read before
+    it is there, and MPS makes no such promise, so there the copy waits.
+    """
+    goes_up = x.device.type == "cpu" and device.type not in ("cpu", "mps")
+    return x.to(device=device, dtype=dtype, non_blocking=goes_up)
 
 
 def slope(f: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
@@ -329,9 +340,12 @@ class BetaSchedule(_VariancePreserving):
             )
         return k.to(self.betas.dtype) / self.num_timesteps
 
+    def _beside_the_table(self, x: Tensor) -> Tensor:
+        return onto(self.log_alpha_bars.device, x, self.log_alpha_bars.dtype)
+
     def log_alpha_bar(self, t: Tensor) -> Tensor:
         """log alpha_bar at any t in [0, 1], linear between the nodes k / T. Shape of t, in the table's precision."""
-        position = t.to(self.log_alpha_bars) * self.num_timesteps
+        position = self._beside_the_table(t) * self.num_timesteps
         k = position.detach().floor().long().clamp(0, self.num_timesteps - 1)
         left, right = self.log_alpha_bars.take(k), self.log_alpha_bars.take(k + 1)
         return torch.lerp(left, right, position - k)
@@ -341,7 +355,7 @@ class BetaSchedule(_VariancePreserving):
 
         Shape of t.
         """
-        k = (t.to(self.log_alpha_bars) * self.num_timesteps).floor().long().clamp(0, self.num_timesteps - 1)
+        k = (self._beside_the_table(t) * self.num_timesteps).floor().long().clamp(0, self.num_timesteps - 1)
         return torch.sqrt(-torch.log1p(-self.betas.take(k)) * self.num_timesteps)
 
     def time_at(self, log_snr: Tensor) -> Tensor:
@@ -349,7 +363,7 @@ class BetaSchedule(_VariancePreserving):
 
         Shape of ``log_snr``.
         """
-        wanted = nn.functional.logsigmoid(log_snr.to(self.log_alpha_bars))
+        wanted = nn.functional.logsigmoid(self._beside_the_table(log_snr))
         falling = -self.log_alpha_bars
         k = torch.searchsorted(falling, -wanted, right=True).sub(1).clamp(0, self.num_timesteps - 1)
         left, right = self.log_alpha_bars.take(k), self.log_alpha_bars.take(k + 1)

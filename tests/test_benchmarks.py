@@ -447,7 +447,6 @@ def test_each_ladder_is_climbed_to_its_first_good_rung_and_the_cheapest_sampler_
 
 
 def test_a_result_that_was_stopped_in_its_midst_comes_out_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluations, "BATCH", 4)
     model, given = load_run("mnist")
     clock = SimpleNamespace(monotonic=iter(range(100)).__next__, perf_counter=lambda: 0.0)
     monkeypatch.setattr(evaluations, "time", clock)
@@ -458,12 +457,12 @@ def test_a_result_that_was_stopped_in_its_midst_comes_out_the_same(tmp_path, mon
     )
 
     def draw(folder, seed=0, deadline=math.inf):
-        return evaluations.measured(model, given, contender, 2.0, seed, 12, real, folder, deadline)
+        return evaluations.measured(model, given, contender, 2.0, seed, 12, real, folder, deadline, batch=4)
 
     whole = draw(tmp_path / "whole")
     with pytest.raises(evaluations.TimeIsUp):
         draw(tmp_path / "cut", deadline=3 + 1)  # the whole one looked at the clock three times; now two batches
-    kept = evaluations.Unfinished(tmp_path / "cut" / "unfinished.safetensors", (contender.name, 2.0, 0, 12)).read()
+    kept = evaluations.Unfinished(tmp_path / "cut" / "unfinished.safetensors", (contender.name, 2.0, 0, 12), 4).read()
     assert [len(part) for part in kept[0]] == [4, 4] and kept[1] == [2, 2]
     draw(tmp_path / "other", seed=1)
     (tmp_path / "other" / "unfinished.safetensors").replace(tmp_path / "whole" / "unfinished.safetensors")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_edu import (
     EPS,
@@ -54,6 +55,7 @@ from diffusion_edu import (
     simple,
     slerp,
     times,
+    trajectory,
 )
 from diffusion_edu.analytic import gaussian
 from diffusion_edu.likelihood import velocity_and_divergence
@@ -119,11 +121,37 @@ STEPS = [ancestral(), ddim(), ddim(0.5), euler(), heun(), euler_maruyama(), dpmp
 STEPS += [corrected(ddim()), annealed_langevin(2), resampled(ancestral(), 2)]
 
 
+class Crossings(TorchDispatchMode):
+    """What waits for a device: reading a number off it, and a copy to or from it that is made at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = op(*args, **kwargs)
+        if op is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
+            self.found.append("a number is read")
+        if op is torch.ops.aten._to_copy.default and args[0].is_meta != out.is_meta:
+            if out.device.type == "cpu" or not kwargs.get("non_blocking", False):
+                self.found.append(f"{tuple(out.shape)} to {out.device}")
+        return out
+
+
 @pytest.mark.parametrize("step", STEPS)
-def test_the_samplers(schedule, step):
-    net = UNet(channels=(4, 8), blocks=1, embedding=16, heads=2).to(META)
+def test_the_samplers_and_that_none_of_their_steps_waits_for_the_device(schedule, step):
+    net = UNet(channels=(4, 8), blocks=1, num_classes=3, embedding=16, heads=2).to(META)
     model = DiffusionModel(net, schedule, V).eval()
-    check(sample(step, model, noise(), 0.9 * times(3)))  # below 1, where the SDE of every schedule is finite
+    if isinstance(schedule, CosineSchedule | BetaSchedule):  # one without a table and one with
+        model = ClassifierFreeGuidance(model, 2.0, interval=(0.2, 0.8))
+    labels = torch.zeros(4, dtype=torch.long, device=META)
+    # below 1, where the SDE of every schedule is finite
+    walk = trajectory(step, model, noise(), 0.9 * times(3), labels)
+    next(walk)  # what is asked at the door is asked once
+    with Crossings() as crossings:
+        check(*(state.x for state in walk))
+    assert crossings.found == []
 
 
 def test_a_learnt_variance():
@@ -164,6 +192,8 @@ def test_guidance(schedule):
     for interval in ((0.0, 1.0), (0.2, 0.8)):
         check(ClassifierFreeGuidance(model, 2.0, interval=interval)(noise(), t(), labels))
         check(ClassifierGuidance(model, classifier, 2.0, interval)(noise(), t(), labels))
+        early = torch.full((4,), 0.1, dtype=torch.float64)  # each example's time, from the CPU
+        check(ClassifierGuidance(model, classifier, 2.0, interval)(noise(), early, labels))
     for scale in (0.0, 1.0):
         check(Inpainting(model, noise(), noise() > 0, scale)(noise(), t()))
 
