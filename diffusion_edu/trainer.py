@@ -8,8 +8,8 @@ decide themselves what to print, draw or stop:
         print(progress.step, progress.loss)
     samples = sample(ddim(), trainer.ema, ...)
 
-Every random number of step k is drawn from a generator seeded by (seed, k). So there is no random state to lose: a
-resumed run draws what a straight one would have drawn, bit for bit on a CPU.
+Every random number of step k, dropout's masks too, is drawn from a generator seeded by (seed, k). So there is no random
+state to lose: a resumed run draws what a straight one would have drawn, bit for bit on a CPU.
 
 Underneath is Accelerate. The same script runs on many processes under ``accelerate launch`` or ``torchrun``: each draws
 the data, t, eps and hidden labels of the *global* batch and takes its own slice, so that the loss is that of one
@@ -51,6 +51,7 @@ __all__ = ["Loss", "Progress", "TrainConfig", "Trainer", "TrainingDivergedError"
 Model = TypeVar("Model", bound=nn.Module)
 
 CHECKPOINT = "checkpoint.safetensors"
+DROPOUT = 2  # the stream of a step's masks: (seed, step) is that of its noise, and fresh data have one of their own
 ADAM = ("step", "exp_avg", "exp_avg_sq")  # what AdamW remembers of a parameter
 FORMAT = "diffusion_edu checkpoint 1"
 
@@ -353,7 +354,7 @@ class Trainer(Generic[Model]):
         for k, (x_0, t, eps, condition) in enumerate(zip(*parts, labels, strict=True), start=1):
             last_part = k == config.accumulate  # gradients travel between processes once a step
             with nullcontext() if last_part else self._accelerator.no_sync(self._network):
-                with self._autocast:
+                with self._autocast, _own_draws(self.device, config.seed, self.step, DROPOUT, first + k):
                     loss = self.loss(self._trained, x_0, t, condition=condition, eps=eps).mean() / config.accumulate
                 loss.backward()
             mean_loss += loss.detach()
@@ -386,7 +387,6 @@ class Trainer(Generic[Model]):
         tensors |= {f"ema.{n}": v for n, v in self._average.state_dict().items()}
         for i, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{n}": v for n, v in state.items()}
-        tensors["rng"] = torch.get_rng_state()  # dropout draws from the global generator
         config = json.dumps(asdict(self.config))
         # Last: where a checkpoint says that a step is done, the other files of that step are there.
         save_tensors(folder / CHECKPOINT, tensors, {"format": FORMAT, "step": str(self.step), "config": config})
@@ -424,14 +424,11 @@ class Trainer(Generic[Model]):
             like = parameters[int(i)] if value.ndim else value
             optimizer[int(i)][key] = torch.empty_like(like).copy_(value).detach()
         halves = [i for i, state in optimizer.items() if state and state.keys() != set(ADAM)]
-        rng = tensors.get("rng")
-        if halves or rng is None or rng.dtype != torch.uint8 or rng.shape != torch.get_rng_state().shape:
-            lacks = f"the optimiser's numbers for parameter {halves[0]}" if halves else "the random generator's state"
-            raise ValueError(f"{path} lacks {lacks}, or a part of it; take an older checkpoint, or start again.")
-        try:
-            torch.Generator().set_state(rng)
-        except RuntimeError as error:
-            raise ValueError(f"{path} holds no state of a random generator ({error}); it is damaged.") from error
+        if halves:
+            raise ValueError(
+                f"{path} lacks the optimiser's numbers for parameter {halves[0]}, or a part of them; take an older "
+                "checkpoint, or start again."
+            )
         check_state(self._average, part("ema."), f"{path}, 'ema'")
         copy_state(self.model, part("model."), f"{path}, 'model'")
         copy_state(self._average, part("ema."), f"{path}, 'ema'")
@@ -441,7 +438,6 @@ class Trainer(Generic[Model]):
                 "param_groups": self._optimizer.state_dict()["param_groups"],
             }
         )
-        torch.set_rng_state(rng)
         self.step = int(metadata["step"])
         self._saved_at = self.step if self.folder == Path(folder) else 0
         return self
@@ -575,6 +571,25 @@ def _autocast(precision: str, device: torch.device) -> AbstractContextManager[An
     if precision == "auto":
         precision = "bf16" if computes_in_bf16(device) else "fp32"
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+@contextmanager
+def _own_draws(device: torch.device, *key: int) -> Iterator[None]:
+    """What a network draws from PyTorch's global generator, such as dropout's masks, depends on the key alone.
+
+    The generator is put back as it was: it is the caller's.
+    """
+    generator = torch.default_generator
+    if device.type == "cuda":
+        generator = torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+    elif device.type == "mps":
+        generator = torch.mps._get_default_mps_generator()
+    before = generator.get_state()
+    generator.manual_seed(seed_of(*key))
+    try:
+        yield
+    finally:
+        generator.set_state(before)
 
 
 @contextmanager

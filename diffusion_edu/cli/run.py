@@ -73,7 +73,6 @@ def train(recipe: Recipe, folder: str | os.PathLike[str], command: str) -> Train
     two = replace(recipe.sample, steps=min(2, recipe.sample.steps))
     draw_samples(model.eval(), recipe, two, 1, labels_for(recipe, "each", 1), seed=0)
     data = _load(recipe)
-    torch.manual_seed(recipe.train.seed)  # dropout draws from the global generator
     trainer = Trainer(model, data, recipe.build_loss(), recipe.train, times=recipe.build_times(model), folder=folder)
     if (folder / trainer_module.CHECKPOINT).exists():
         trainer.resume(folder)
