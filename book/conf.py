@@ -141,9 +141,17 @@ def escaped(line: str) -> str:
     return "".join(parts)
 
 
+def bibliography(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """An entry of the bibliography is an item of its list: docutils calls it by a role that lists may not hold."""
+    del app, page, template, doctree
+    if "body" in context:
+        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Sphinx's entry."""
     app.connect("doctree-read", formulas)
     app.add_post_transform(Pictures)
     app.connect("autodoc-process-docstring", docstring, priority=100)
+    app.connect("html-page-context", bibliography)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -72,6 +72,14 @@ def test_the_header_adds_up_the_minutes_of_the_exercises(path):
 
 
 @every_notebook
+def test_a_heading_has_words_beside_its_formulas(path):
+    """A table of contents links to it, and a screen reader reads no link of formulas alone."""
+    for text in sources(path, "markdown"):
+        for heading in re.findall(r"^#+ (.+)$", re.sub(r"(?ms)^```.*?^```", "", text), re.MULTILINE):
+            assert re.search(r"[A-Za-z]{2}", re.sub(r"\$[^$]*\$", "", heading)), f"{path.name}: {heading}"
+
+
+@every_notebook
 def test_sliders_have_names_of_their_own(path):
     code = "\n".join(sources(path, "code"))
     slugs = re.findall(r'^\s*"([a-z][a-z0-9]*(?:-[a-z0-9]+)+)",$', code, re.MULTILINE)

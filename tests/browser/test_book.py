@@ -204,12 +204,11 @@ def test_a_picture_that_is_not_there_would_be_seen(context, tmp_path):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_an_accessibility_checker_finds_nothing_serious(site, served, browser, scheme, request):
-    """One page of each kind; every page in the light with --every-notebook, which takes minutes."""
-    kinds = ["index", "syllabus", "map", "how_to", "mistakes", "notebooks/00_quickstart", "reference/process"]
+    """One page of each kind; every page with --every-notebook, which takes a quarter of an hour."""
+    kinds = ["index", "syllabus", "map", "how_to", "mistakes", "bibliography", "notebooks/00_quickstart"]
+    kinds += ["reference/process"]
     every = [place for place in pages(site) if not place.startswith(("_modules", "genindex", "py-modindex"))]
-    asked = (
-        every if scheme == "light" and request.config.getoption("--every-notebook") else [f"{k}.html" for k in kinds]
-    )
+    asked = every if request.config.getoption("--every-notebook") else [f"{k}.html" for k in kinds]
     context = browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900})
     page = context.new_page()
     checker = fetched(*AXE).read_text(encoding="utf-8")
