@@ -415,8 +415,8 @@ SAMPLER: list[Row] = [
         "half of g^2 score: the ODE's drift with the SDE's noise",
     ),
     (
-        "x_s = x_s + expand(g * torch.sqrt(t - s).to(g), x_t) * noise_like(x_t, generator)",
-        "x_s = x_s + expand(g * (t - s), x_t) * noise_like(x_t, generator)",
+        "g * onto(g.device, torch.sqrt(t - s), g.dtype)",
+        "g * onto(g.device, t - s, g.dtype)",
         "euler_maruyama_has_the_moments_of_its_own_recursion",
         "dt for sqrt(dt) in front of dw",
     ),
@@ -520,8 +520,8 @@ LOSS: list[Row] = [
         "the bound's gradient let into the mean",
     ),
     (
-        "return 1 / (N * self.probability.to(t)[k])",
-        "return 1 / self.probability.to(t)[k]",
+        "return 1 / (N * onto(t.device, self.probability, t.dtype)[k])",
+        "return 1 / onto(t.device, self.probability, t.dtype)[k]",
         "importance_keeps_the_expectation",
         "importance weights without 1 / N",
     ),

@@ -591,6 +591,7 @@ def test_test_pictures_that_cannot_be_fetched_are_missed_before_training_and_by_
     monkeypatch.setattr(recipe, "DATA", rows)
     (tmp_path / "few.toml").write_text(
         '[data]\nset = "mnist_5k"\n[unet]\nchannels = [8]\nblocks = [1]\n[train]\nsteps = 1\n'
+        "[sample]\nsteps = 2\n[log]\nsamples = 4\n"
     )
     command = ["train", str(tmp_path / "few.toml"), "--folder", str(tmp_path / "run")]
     assert main(command) == 2
