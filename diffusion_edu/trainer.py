@@ -213,9 +213,8 @@ class Trainer(Generic[Model]):
             raise TypeError(f"Trainer got data = {said(data)}; give TensorData(x, labels), or Fresh(draw).")
         # Accelerate's state is the whole process's. Alone, the first trainer's device is not to decide for the next.
         launched = processes() > 1
-        self._accelerator = Accelerator(
-            cpu=launched and config.device == "cpu", mixed_precision="no"
-        )  # precision is config's
+        on_cpu = launched and config.device == "cpu"
+        self._accelerator = Accelerator(cpu=on_cpu, mixed_precision="no")  # the precision is the config's
         self.device = device_named(config.device, self._accelerator.device if launched else None)
         self._shares = self._accelerator.num_processes * config.accumulate
         if config.batch_size % self._shares:
