@@ -1,7 +1,11 @@
-"""What several tests run over: every schedule, and DDPM's numbers by the products in the paper."""
+"""What several tests share: every schedule, DDPM's numbers by the products in the paper, awake networks, crossings."""
+
+import copy
 
 import numpy as np
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_edu import (
     BetaSchedule,
@@ -26,6 +30,45 @@ SCHEDULES = {
     "flow": FlowSchedule(),
 }
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
+
+
+def schedule_on(device, name):
+    """A schedule of its own: ``.to`` moves in place, and those of the table are shared."""
+    return copy.deepcopy(SCHEDULES[name]).to(device)
+
+
+def awake(net, std=0.2):
+    """The net with its zero-initialised layers made random, so that it says something."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in net.parameters():
+            if (p == 0).all():
+                p.copy_(std * torch.randn(p.shape, generator=generator))
+    return net
+
+
+class Crossings(TorchDispatchMode):
+    """What goes between the CPU and ``meta``, which stands in for a GPU.
+
+    ``all`` has every operation that has to do with both, reads a number off meta, or copies; ``waiting`` those that
+    would wait for a GPU: a number that is read, and a copy that is made at once.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.all, self.waiting = [], []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = op(*args, **kwargs)
+        where = {x.device.type for x in (*args, out) if isinstance(x, torch.Tensor)}
+        is_read = op is torch.ops.aten._local_scalar_dense.default and "meta" in where
+        if len(where) > 1 or is_read or "_to_copy" in str(op):
+            self.all.append(op)
+        is_copied_over = op is torch.ops.aten._to_copy.default and len(where) > 1
+        if is_read or (is_copied_over and (out.device.type == "cpu" or not kwargs.get("non_blocking", False))):
+            self.waiting.append(op)
+        return out
 
 
 def ddpm_numbers(betas):

@@ -102,7 +102,7 @@ from diffusion_edu.analytic import gaussian
 from diffusion_edu.cli import load_run
 from diffusion_edu.denoiser import angle, eps, score, time_at_angle, velocity
 from diffusion_edu.likelihood import pixel_decoder
-from tests.cases import SCHEDULES
+from tests.cases import SCHEDULES, awake, schedule_on
 
 CPU = torch.device("cpu")
 SHAPE = (4, 1, 8, 8)
@@ -115,11 +115,6 @@ WALK = 2e-2  # and a walk of some steps with a network
 
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
 every_row = pytest.mark.parametrize("row", [X0, EPS, V, SCORE, VELOCITY, edm()], ids=lambda row: row.name)
-
-
-def schedule_on(device, name):
-    """A schedule of its own: ``.to`` moves in place, and those of the table are shared."""
-    return copy.deepcopy(SCHEDULES[name]).to(device)
 
 
 def real(device):
@@ -156,19 +151,10 @@ def near(device, found, wanted, share):
     assert (found - wanted).norm() <= share * wanted.norm()
 
 
-def awake(model):
-    """The model with its zero-initialised layers made random, so that it says something; in eval mode."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in model.parameters():
-            if (p == 0).all():
-                p.copy_(0.1 * torch.randn(p.shape, generator=generator))
-    return model.eval()
-
-
 def unet(**options):
     torch.manual_seed(0)
-    return awake(UNet(**{"channels": (8, 12), "blocks": 1, "num_classes": 3, "embedding": 16, "heads": 2, **options}))
+    net = UNet(**{"channels": (8, 12), "blocks": 1, "num_classes": 3, "embedding": 16, "heads": 2, **options})
+    return awake(net, 0.1).eval()
 
 
 def on_both(device, make):
@@ -178,7 +164,7 @@ def on_both(device, make):
 
 
 def model_of(name="cosine", row=V, **options):
-    return DiffusionModel(unet(**options), copy.deepcopy(SCHEDULES[name]), row).eval()
+    return DiffusionModel(unet(**options), schedule_on(CPU, name), row).eval()
 
 
 def mixture_on(device):
@@ -319,8 +305,9 @@ def test_a_parameterisation_converts_the_same_on_the_device(name, row, device):
 )
 def test_every_weight_is_the_same_on_the_device(name, weight, device):
     torch.manual_seed(0)
-    make = lambda: DiffusionModel(awake(ResidualMLP(2, 16, 1)), copy.deepcopy(SCHEDULES[name]), V)  # noqa: E731
-    there, here = on_both(device, make)
+    there, here = on_both(
+        device, lambda: DiffusionModel(awake(ResidualMLP(2, 16, 1), 0.1), schedule_on(CPU, name), V).eval()
+    )
     x_0, noise, t = batch(4, 2), batch(4, 2, seed=1), (0.1234, 0.2718, 0.6183, 0.9)
     wanted = denoising_loss(here, x_0, spread(CPU, *t), weight, eps=noise)
     found = denoising_loss(there, x_0.to(device), spread(device, *t), weight, eps=noise.to(device))
@@ -372,7 +359,7 @@ def test_the_loss_and_its_gradient_are_the_same_on_the_device(name, device):
 @pytest.mark.parametrize("name", ["linear", "linear-10", "cosine"])
 def test_a_learnt_variance_is_the_same_on_the_device(name, device):
     def make():
-        return LearntVarianceModel(unet(out_channels=2), copy.deepcopy(SCHEDULES[name]), V).eval()
+        return LearntVarianceModel(unet(out_channels=2), schedule_on(CPU, name), V).eval()
 
     there, here = on_both(device, make)
     x_0, noise, t = batch(), batch(seed=1), (5e-4, 0.2718, 0.6183, 0.99)
@@ -391,7 +378,7 @@ def test_a_learnt_variance_is_the_same_on_the_device(name, device):
 
 def noisy_classifier():
     torch.manual_seed(0)
-    return NoisyClassifier(awake(LevelClassifier(1, 3, (4, 8))), CosineSchedule()).eval()
+    return NoisyClassifier(awake(LevelClassifier(1, 3, (4, 8)), 0.1), CosineSchedule()).eval()
 
 
 def test_a_classifier_of_noisy_pictures_is_the_same_on_the_device(device):
@@ -888,7 +875,7 @@ def test_between_two_reports_training_never_waits_for_the_device(name, precision
     if device.type != "cuda":
         pytest.skip("only CUDA can say what waits; tests/test_trainer.py has a stand-in for the average")
     options = {"dropout": 0.1, "precision": precision, "accumulate": accumulate, "label_drop": 0.2, "steps": 100}
-    trainer = pictures_trainer(device, schedule=copy.deepcopy(SCHEDULES[name]), **options)
+    trainer = pictures_trainer(device, schedule=schedule_on(CPU, name), **options)
     for _ in range(2):  # the first steps make what later ones have
         trainer._train_step()
     losses = without_waiting(lambda: [trainer._train_step() for _ in range(4)])

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_edu import (
     EPS,
@@ -61,17 +60,15 @@ from diffusion_edu import (
 from diffusion_edu.analytic import gaussian
 from diffusion_edu.likelihood import velocity_and_divergence
 from diffusion_edu.ode import DORMAND_PRINCE, attempt, rms
-from tests.cases import SCHEDULES
+from tests.cases import SCHEDULES, Crossings, schedule_on
 
 META = torch.device("meta")
 SHAPE = (4, 1, 12, 12)
 
 
-@pytest.fixture(params=SCHEDULES.values(), ids=SCHEDULES.keys())
+@pytest.fixture(params=SCHEDULES)
 def schedule(request):
-    # `.to` moves in place, and the schedules of the table are shared: a table is made anew
-    found = request.param
-    return (BetaSchedule(found.betas) if isinstance(found, BetaSchedule) else found).to(META)
+    return schedule_on(META, request.param)
 
 
 def noise(shape=SHAPE):
@@ -133,24 +130,6 @@ class Plain(nn.Module):
         return self.conv(x) * level.reshape(-1, 1, 1, 1)
 
 
-class Crossings(TorchDispatchMode):
-    """What waits for a device: reading a number off it, and a copy to or from it that is made at once."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        out = op(*args, **kwargs)
-        if op is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
-            self.found.append("a number is read")
-        if op is torch.ops.aten._to_copy.default and args[0].is_meta != out.is_meta:
-            if out.device.type == "cpu" or not kwargs.get("non_blocking", False):
-                self.found.append(f"{tuple(out.shape)} to {out.device}")
-        return out
-
-
 @pytest.mark.parametrize("step", STEPS)
 def test_the_samplers_and_that_none_of_their_steps_waits_for_the_device(schedule, step):
     model = DiffusionModel(Plain(), schedule, V).eval()
@@ -162,7 +141,7 @@ def test_the_samplers_and_that_none_of_their_steps_waits_for_the_device(schedule
     next(walk)  # what is asked at the door is asked once
     with Crossings() as crossings:
         check(*(state.x for state in walk))
-    assert crossings.found == []
+    assert crossings.waiting == []
 
 
 def test_a_learnt_variance():

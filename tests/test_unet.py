@@ -15,19 +15,12 @@ from diffusion_edu import (
     UNet,
 )
 from diffusion_edu.networks import GroupNorm
+from tests.cases import awake
 
 
 def small(**options):
     torch.manual_seed(0)
     net = UNet(**{"channels": (8, 12, 16), "blocks": 1, "embedding": 16, "heads": 2, **options})
-    return net
-
-
-def awake(net):
-    """The net with its zero-initialised layers made random, so that it says something."""
-    for p in net.parameters():
-        if (p == 0).all():
-            nn.init.normal_(p, std=0.2)
     return net
 
 
