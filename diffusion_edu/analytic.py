@@ -26,7 +26,7 @@ from torch import Tensor
 from .data import to_model_range
 from .door import are_labels, check_alike, check_counts, check_generator, check_noisy, check_times, said
 from .gaussian import noise_like
-from .schedule import NoiseSchedule
+from .schedule import NoiseSchedule, onto
 
 __all__ = ["EmpiricalDenoiser", "GaussianMixture", "MixtureClassifier", "MixtureDenoiser", "gaussian"]
 
@@ -104,8 +104,9 @@ class GaussianMixture:
 
     def to(self, like: Tensor) -> GaussianMixture:
         """The same mixture in the dtype and on the device of ``like``, a tensor of any shape."""
-        labels = None if self.labels is None else self.labels.to(like.device)
-        return self._derived(self.weights.to(like), self.means.to(like), self.stds.to(like), labels)
+        labels = None if self.labels is None else onto(like.device, self.labels)
+        weights, means, stds = (onto(like.device, part, like.dtype) for part in (self.weights, self.means, self.stds))
+        return self._derived(weights, means, stds, labels)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n independent draws, (n, D)."""
@@ -170,8 +171,10 @@ class GaussianMixture:
             t: () for one mixture, or (B,) for a batch of B mixtures with means (B, K, D).
         """
         check_times("GaussianMixture.marginal", t=t)
-        alpha, sigma = schedule.alpha(t).to(self.means), schedule.sigma(t).to(self.means)
-        alpha, sigma = alpha[..., None, None], sigma[..., None, None]
+        alpha, sigma = (
+            onto(self.means.device, part, self.means.dtype)[..., None, None]
+            for part in (schedule.alpha(t), schedule.sigma(t))
+        )
         stds = torch.sqrt((alpha * self.stds) ** 2 + sigma**2)
         return self._derived(self.weights, alpha * self.means, stds, self.labels)
 
@@ -397,10 +400,11 @@ class EmpiricalDenoiser:
         total = x.new_zeros(len(x), 1)  # running sum of exp(logit - top)
         mean = torch.zeros_like(x)  # running sum of exp(logit - top) x_n
         for k in range(0, len(self.examples), self.chunk):
-            x_n = self._floats(self.examples[k : k + self.chunk]).flatten(1).to(x)
+            x_n = self._floats(self.examples[k : k + self.chunk]).flatten(1)
+            x_n = onto(x.device, x_n, x.dtype)
             logits = (alpha * (x @ x_n.T) - alpha**2 * (x_n**2).sum(1) / 2) / sigma**2  # + a term without n
             if condition is not None and self.labels is not None:
-                label = self.labels[k : k + self.chunk].to(condition.device)
+                label = onto(condition.device, self.labels[k : k + self.chunk])
                 other = (condition[:, None] >= 0) & (condition[:, None] != label)
                 logits = logits.masked_fill(other, -math.inf)
             new_top = torch.maximum(top, logits.amax(1, keepdim=True))

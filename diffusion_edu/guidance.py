@@ -267,7 +267,7 @@ class Inpainting(Around):
                     f"Inpainting got x_t of shape {tuple(x_t.shape)} and {name} of shape {tuple(part.shape)}; {name} "
                     "must broadcast to x_t."
                 )
-        known, mask = self.known.to(x_t), self.mask.to(x_t.device)
+        known, mask = onto(x_t.device, self.known, x_t.dtype), onto(x_t.device, self.mask)
         if self.scale == 0:
             return torch.where(mask, known, self.denoiser(x_t, t, condition))
         goes_on = torch.is_grad_enabled() and x_t.requires_grad

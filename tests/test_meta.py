@@ -144,6 +144,18 @@ def test_the_samplers_and_that_none_of_their_steps_waits_for_the_device(schedule
     assert crossings.waiting == []
 
 
+def test_what_was_left_on_the_cpu_comes_over_without_waiting(schedule):
+    mixture = GaussianMixture(*moons())
+    examples, kinds = torch.rand(10, 2), torch.arange(10) % 2
+    x, labels = noise((4, 2)), torch.zeros(4, dtype=torch.long, device=META)
+    model, known = DiffusionModel(Plain(), schedule, V).eval(), torch.zeros(SHAPE)
+    with Crossings() as crossings:
+        check(mixture.denoiser(schedule)(x, torch.tensor(0.5), labels), shape=(4, 2))
+        check(EmpiricalDenoiser(examples, schedule, kinds, chunk=4)(x, torch.tensor(0.5), labels), shape=(4, 2))
+        check(Inpainting(model, known, known > 0)(noise(), torch.tensor(0.5)))
+    assert crossings.waiting == []
+
+
 def test_a_learnt_variance():
     schedule = BetaSchedule.linear(100).to(META)
     net = UNet(channels=(4, 8), blocks=1, embedding=16, heads=2, out_channels=2).to(META)
