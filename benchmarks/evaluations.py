@@ -528,7 +528,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--n", type=int, default=2000, help="samples a seed (default: 2000)")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds (default: 3)")
     parser.add_argument("--reference", type=int, default=1000, help="steps of the reference (default: 1000)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (default: cpu)")
+    report.add_device(parser)
     parser.add_argument("--batch", type=int, default=BATCH, help=f"samples drawn at once (default: {BATCH})")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after so many minutes")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")

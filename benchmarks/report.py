@@ -6,6 +6,7 @@ that is run with ``--write`` puts its result there and leaves the rest of the fi
 
 from __future__ import annotations
 
+import argparse
 import csv
 import datetime
 import io
@@ -98,6 +99,11 @@ def write_rows(path: Path, rows: Sequence[Any]) -> None:
     writer.writerows(asdict(row) for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.getvalue().encode())
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The flag ``--device`` of a measurement."""
+    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="(default: cpu)")
 
 
 def of_device(name: str, device: torch.device) -> str:

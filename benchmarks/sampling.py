@@ -9,14 +9,13 @@ that slows down slows both. The table gives the ratio's median over the rounds, 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 
 import torch
 
 from benchmarks import report
 from benchmarks.report import Spread
-from benchmarks.train_step import synchronise
+from benchmarks.train_step import waited
 from diffusion_edu import CosineSchedule, DiffusionModel, Step, UNet, V, ancestral, ddim, dpmpp_2m, prior, sample, times
 
 BATCH, STEPS, ROUNDS = 64, 10, 9
@@ -24,18 +23,16 @@ BATCH, STEPS, ROUNDS = 64, 10, 9
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
     """How long a call takes, until the device has done it."""
-    synchronise(device)
-    start = time.perf_counter()
+    start = waited(device)
     run()
-    synchronise(device)
-    return time.perf_counter() - start
+    return waited(device) - start
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="A sampler's cost over its bare network calls.")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (default: cpu)")
+    report.add_device(parser)
     given = parser.parse_args(arguments)
     device = torch.device(given.device)
 

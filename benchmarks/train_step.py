@@ -302,18 +302,20 @@ class Training:
 
     def step(self) -> None:
         """One training step."""
+        self._step(self._asked)
+
+    def _step(self, model: DiffusionModel) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         t = stratified(self.run.batch, self.generator)
         with self.run.setting.autocast(self.device):
-            loss = denoising_loss(self._asked, self.x_0, t, generator=self.generator).mean()
+            loss = denoising_loss(model, self.x_0, t, generator=self.generator).mean()
         loss.backward()
         self.optimizer.step()
 
     def flops(self) -> int:
         """Operations of a step, counted without ``torch.compile``, which hides them."""
-        self._asked = self.model
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            self.step()
+            self._step(self.model)
         return counter.get_total_flops()
 
 
@@ -338,15 +340,19 @@ def synchronise(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
+def waited(device: torch.device) -> float:
+    """The clock, once the device has done what it was given. Seconds."""
+    synchronise(device)
+    return time.perf_counter()
+
+
 def seconds_a_step(work: Training | Product, steps: int) -> float:
     """One step that is not timed, to fill the caches again, then ``steps`` that are."""
     work.step()
-    synchronise(work.device)
-    start = time.perf_counter()
+    start = waited(work.device)
     for _ in range(steps):
         work.step()
-    synchronise(work.device)
-    return (time.perf_counter() - start) / steps
+    return (waited(work.device) - start) / steps
 
 
 # Tune and measure
@@ -579,7 +585,7 @@ def chosen(side: int, tolerance: float) -> tuple[list[tuple[Contender, list[Shap
 def main(arguments: list[str] | None = None) -> int:
     """Print the tables. Returns 0, or 2 for a question that cannot be answered."""
     parser = argparse.ArgumentParser(description="Training steps of several libraries' U-Nets, in turns.")
-    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu")
+    report.add_device(parser)
     parser.add_argument("--batch", type=int, nargs="+", default=[128, 32], help="one table each (default: 128 32)")
     parser.add_argument("--size", type=int, default=28, help="side of the pictures, a multiple of 4 (default: 28)")
     parser.add_argument("--rounds", type=int, default=9, help="at least 2 (default: 9)")

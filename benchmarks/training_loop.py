@@ -10,14 +10,13 @@ round, as a share of the bare step.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 
 import torch
 
 from benchmarks import report
 from benchmarks.report import Spread
-from benchmarks.train_step import synchronise
+from benchmarks.train_step import waited
 from diffusion_edu import (
     CosineSchedule,
     DiffusionModel,
@@ -33,12 +32,6 @@ from diffusion_edu import (
 from diffusion_edu.gaussian import noise_like
 
 BATCH, STEPS, ROUNDS = 32, 25, 9
-
-
-def waited(device: torch.device) -> float:
-    """The clock, once the device has done what it was given. Seconds."""
-    synchronise(device)
-    return time.perf_counter()
 
 
 class Loop:
@@ -122,7 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="What the training loop adds to its bare steps.")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
+    report.add_device(parser)
     parser.add_argument("--batch", type=int, default=BATCH, help=f"pictures a step (default: {BATCH})")
     parser.add_argument("--channels", type=int, nargs="+", default=[48, 64], help="of the U-Net (default: 48 64)")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
