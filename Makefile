@@ -45,24 +45,24 @@ lab: $(VENV)/.course ## open JupyterLab on your quickstart notebook once there i
 test: $(VENV)/.dev ## all that CI runs: format, lint, types, tests, browser tests, notebooks
 	@"$(PY)" -m scripts.gate
 
-# Beside the pinned releases: the oldest that pyproject.toml allows, and the newest that there are. PyTorch stays the pinned
-# one in both, because its CPU build is what the Makefile knows to find; .github/workflows/versions.yml moves it too.
+# Beside the pinned releases: the oldest that pyproject.toml allows, and the newest that there are, of PyTorch too.
 # An old library warns of what a newer one that it uses has deprecated: there, warnings are no errors.
-test-oldest: ## the unit tests with the oldest releases that pyproject.toml allows; PyTorch stays the pinned one
+test-oldest: ## the unit tests with the oldest releases that pyproject.toml allows
 	@$(MAKE) VENV=.venv-oldest RESOLUTION=lowest-direct .venv-oldest/.resolved
 	.venv-oldest/bin/python -m pytest -W default $(UNIT_TESTS)
 
-test-newest: ## the unit tests with the newest releases of everything; PyTorch stays the pinned one
+test-newest: ## the unit tests with the newest releases; with PYTHON=python3.14 on that Python
 	@$(MAKE) VENV=.venv-newest RESOLUTION=highest .venv-newest/.resolved
 	.venv-newest/bin/python -m pytest $(UNIT_TESTS)
 
 # Not the tests of the book, of the pins, or of a browser: they are about the pinned releases.
 UNIT_TESTS := --ignore tests/browser --ignore tests/agreement --ignore tests/test_environment.py --ignore tests/test_book.py
 
-$(VENV)/.resolved: $(VENV)/.torch pyproject.toml
+# uv calls PyTorch's indexes by the last part of their address: cpu, cu130.
+$(VENV)/.resolved: $(VENV)/.made pyproject.toml
 	$(PIP) install uv
-	@echo "$(TORCH_PIN)" > "$(VENV)/torch.txt"
-	"$(PY)" -m uv pip install --python "$(PY)" --resolution $(RESOLUTION) --override "$(VENV)/torch.txt" -e ".[course,dev]"
+	"$(PY)" -m uv pip install --python "$(PY)" $(if $(TORCH_INDEX),--torch-backend $(notdir $(TORCH_INDEX))) \
+		--resolution $(RESOLUTION) -e ".[course,dev]"
 	@"$(PY)" -m uv pip freeze --python "$(PY)"
 	@touch "$@"
 

@@ -5,6 +5,7 @@ channel's data, which a test without a network does not have.
 """
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -114,6 +115,20 @@ def test_citation_and_pyproject_give_one_version_and_licence():
 def test_makefile_and_pyproject_ask_for_the_same_python():
     asked = re.search(r"version_info < \((\d+), (\d+)\)", (ROOT / "Makefile").read_text(encoding="utf-8"))
     assert PROJECT["requires-python"] == f">={asked[1]}.{asked[2]}"
+
+
+@pytest.mark.parametrize(("verb", "resolution"), [("test-oldest", "lowest-direct"), ("test-newest", "highest")])
+@pytest.mark.parametrize(
+    ("index", "backend"), [("https://download.pytorch.org/whl/cu130", "cu130"), ("", None)], ids=["cu130", "PyPI"]
+)
+def test_oldest_and_newest_are_of_pytorch_too(tmp_path, verb, resolution, index, backend):
+    command = ["make", "--dry-run", f"VENV={tmp_path / '.venv'}", f"TORCH_INDEX={index}", verb]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.replace("\\\n", " ")
+    (install,) = [line.split() for line in said.splitlines() if "uv pip install" in line]
+    assert install[install.index("--resolution") + 1] == resolution
+    assert ("--torch-backend" in install) == (backend is not None)
+    assert backend is None or install[install.index("--torch-backend") + 1] == backend
+    assert "--override" not in install and "-c" not in install, "a pin holds PyTorch, so that no other one is tried"
 
 
 def test_binder_and_colab_take_the_same_pins_and_the_oldest_python_that_the_project_serves():
