@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -140,13 +141,20 @@ def edm(sigma_data: float = 0.5) -> Parameterization:
     if not is_real(sigma_data) or not 0 < sigma_data < math.inf:
         raise ValueError(f"edm got sigma_data={sigma_data!r}; it is the standard deviation of the data, above 0.")
 
-    def total(schedule: NoiseSchedule, t: Tensor) -> Tensor:  # variance of x_t
-        return (schedule.alpha(t) * sigma_data) ** 2 + schedule.sigma(t) ** 2
+    return Parameterization("edm F", partial(_edm_row, sigma_data), partial(_edm_input_scale, sigma_data))
 
-    def row(schedule: NoiseSchedule, t: Tensor) -> tuple[Tensor, Tensor]:
-        # c_skip = alpha sigma_data^2 / total and c_out = sigma sigma_data / sqrt(total), put into
-        # a = (1 - c_skip alpha) / c_out and b = -c_skip sigma / c_out, and simplified: no 0 / 0 at t = 0.
-        root = torch.sqrt(total(schedule, t))
-        return schedule.sigma(t) / (sigma_data * root), -schedule.alpha(t) * sigma_data / root
 
-    return Parameterization("edm F", row, lambda schedule, t: 1 / torch.sqrt(total(schedule, t)))
+def _edm_std(sigma_data: float, schedule: NoiseSchedule, t: Tensor) -> Tensor:
+    """Standard deviation of x_t. Shape of t."""
+    return torch.sqrt((schedule.alpha(t) * sigma_data) ** 2 + schedule.sigma(t) ** 2)
+
+
+def _edm_row(sigma_data: float, schedule: NoiseSchedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    # c_skip = alpha sigma_data^2 / std^2 and c_out = sigma sigma_data / std, put into
+    # a = (1 - c_skip alpha) / c_out and b = -c_skip sigma / c_out, and simplified: no 0 / 0 at t = 0.
+    std = _edm_std(sigma_data, schedule, t)
+    return schedule.sigma(t) / (sigma_data * std), -schedule.alpha(t) * sigma_data / std
+
+
+def _edm_input_scale(sigma_data: float, schedule: NoiseSchedule, t: Tensor) -> Tensor:
+    return 1 / _edm_std(sigma_data, schedule, t)

@@ -187,6 +187,7 @@ class Trainer(Generic[Model]):
             another number of examples.
         TypeError: if the model has no network, the data no batches, or the config is none.
         TrainingDivergedError: while iterating, at the first report whose loss is not finite.
+        OSError: while iterating, if the processes do not see the same checkpoint.
     """
 
     def __init__(
@@ -295,7 +296,7 @@ class Trainer(Generic[Model]):
         if self._accelerator.num_processes > 1:
             steps = self._accelerator.gather(torch.tensor([self.step], device=self.device)).tolist()
             if len(set(steps)) > 1:
-                raise RuntimeError(
+                raise OSError(
                     f"the processes stand at different steps, {steps}: not all of them see the same checkpoint. Put "
                     "the run's folder on a disk that all machines share."
                 )

@@ -77,7 +77,7 @@ class UNet(nn.Module):
         for level in range(len(channels)):
             check_counts("UNet", **{f"channels[{level}]": channels[level], f"blocks[{level}]": blocks[level]})
         check_share("UNet", dropout=dropout)
-        self.in_channels, self.patch = in_channels, patch
+        self.in_channels, self.out_channels, self.patch = in_channels, out_channels, patch
         self.embed = ConditionEmbedding(embedding, num_classes)
         self.stem = nn.Conv2d(in_channels * patch**2, channels[0], 3, padding=1)
 
@@ -134,6 +134,8 @@ class UNet(nn.Module):
         check_level("UNet", level, x)
         H, W = x.shape[-2:]
         embedding = self.embed(level, condition)
+        if not len(x):  # pixel_unshuffle leaves an empty batch as it is
+            return x.new_zeros(0, self.out_channels, H, W)
 
         h = (
             F.pad(x, (0, -W % self.patch, 0, -H % self.patch), mode="replicate")

@@ -283,14 +283,14 @@ PARAMETERIZATION: list[Row] = [
         "the weight on x_0's error taken for that on eps's",
     ),
     (
-        "lambda schedule, t: 1 / torch.sqrt(total(schedule, t))",
-        "lambda schedule, t: 1 / total(schedule, t)",
+        "return 1 / _edm_std(sigma_data, schedule, t)",
+        "return 1 / _edm_std(sigma_data, schedule, t) ** 2",
         "edms_row_is_karras_table_1",
         "EDM's c_in without its root",
     ),
     (
-        "return schedule.sigma(t) / (sigma_data * root), -schedule.alpha(t) * sigma_data / root",
-        "return -schedule.sigma(t) / (sigma_data * root), schedule.alpha(t) * sigma_data / root",
+        "return schedule.sigma(t) / (sigma_data * std), -schedule.alpha(t) * sigma_data / std",
+        "return -schedule.sigma(t) / (sigma_data * std), schedule.alpha(t) * sigma_data / std",
         "edms_row_is_karras_table_1",
         "the sign of EDM's c_out (23)",
     ),

@@ -1,5 +1,7 @@
 """Each row both ways: target, conversion, and the weight that a squared error on the output puts on x_0."""
 
+import pickle
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -55,6 +57,14 @@ def test_the_weights_of_the_table(schedule):
     assert_close(V.weight(schedule, T), (alpha**2 + sigma**2) ** 2 / sigma**2)
     assert_close(SCORE.weight(schedule, T), snr / sigma**2)
     assert_close(VELOCITY.weight(schedule, T), (alpha_rate - sigma_rate * alpha / sigma) ** 2)
+
+
+@every_row
+def test_a_row_crosses_to_another_process(row):
+    there, schedule = pickle.loads(pickle.dumps(row)), BetaSchedule.cosine()
+    for mine, its in zip(row.row(schedule, T), there.row(schedule, T), strict=True):
+        assert_close(its, mine, rtol=0, atol=0)
+    assert_close(there.input_scale(schedule, T), row.input_scale(schedule, T), rtol=0, atol=0)
 
 
 @every_schedule

@@ -32,6 +32,14 @@ def test_the_output_has_the_shape_of_the_input_for_any_side(shape, patch):
     assert out.shape == shape and torch.isfinite(out).all() and out.abs().sum() > 0
 
 
+@pytest.mark.parametrize("patch", [1, 2])
+@pytest.mark.parametrize("side", [7, 8])
+def test_an_empty_batch_has_an_empty_answer(patch, side):
+    net = small(in_channels=3, out_channels=6, patch=patch, num_classes=2)
+    out = net(torch.zeros(0, 3, side, side), torch.zeros(0), torch.zeros(0, dtype=torch.long))
+    assert out.shape == (0, 6, side, side)
+
+
 def test_an_untrained_net_says_zero():
     assert (small()(torch.randn(2, 1, 28, 28), torch.rand(2)) == 0).all()
 
