@@ -593,14 +593,17 @@ def _whole_file(path: Path, size: int) -> bytes:
 
 
 class _Bounded(gzip.GzipFile):
-    """A .gz that is given up where it asks for much memory at once, or does not end: an archive may claim any size."""
+    """A .gz that is given up where more is asked for than is ``left``, or where it does not end: an archive may claim
+    any size, for a header too."""
 
-    MOST, AT_ONCE = 2**30, 2**26
+    MOST, HEADER = 2**30, 2**20
+    left = HEADER
 
     def read(self, size: int | None = -1) -> bytes:
-        """At most 2^26 bytes at once, and 2^30 in all."""
-        if size is None or not 0 <= size <= self.AT_ONCE or self.tell() > self.MOST:
-            raise OSError(f"it asks for {size} bytes at once, or for more than {self.MOST} in all")
+        """At most ``left`` bytes, which then are no longer left, and 2^30 in all."""
+        if size is None or not 0 <= size <= self.left or self.tell() > self.MOST:
+            raise OSError(f"it asks for {size} bytes where {self.left} are due, or for more than {self.MOST} in all")
+        self.left -= size
         return super().read(size)
 
 
@@ -615,7 +618,10 @@ def _tar_members(path: Path, wanted: Sequence[str], size: int) -> list[bytes]:
                         f"{path} holds {member.name} of {member.size} bytes; no file in it is above {size}."
                     )
                 if member.name in wanted and member.isfile() and (file := archive.extractfile(member)):
+                    raw.left = size
                     contents[member.name] = file.read(size + 1)
+                raw.left = raw.HEADER
+            raw.left = raw.MOST
             while raw.read(2**20):  # reading to the end checks the CRC of the whole
                 pass
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:

@@ -102,6 +102,15 @@ def test_a_file_that_claims_terabytes_is_refused_before_memory_is_taken(name, tm
     assert most < 2**26 and fuzz.is_sentence(refused.value), (most, str(refused.value))
 
 
+def test_a_header_that_is_read_in_pieces_is_bounded_too(tmp_path):  # as Python 3.14 reads it
+    (tmp_path / "zeros.gz").write_bytes(gzip.compress(bytes(2**22)))
+    with data._Bounded(tmp_path / "zeros.gz") as raw:
+        for _ in range(4):
+            assert len(raw.read(2**18)) == 2**18
+        with pytest.raises(OSError, match="where 0 are due"):
+            raw.read(1)
+
+
 def test_a_picture_inside_an_archive_never_leaves_it(tmp_path, monkeypatch):
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as tar:
