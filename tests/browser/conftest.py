@@ -73,6 +73,31 @@ RUN_ALL = f"""async (seconds) => {{
   return errors.map(({{ ename, evalue }}) => `${{ename}}: ${{evalue}}`);
 }}"""
 
+RUN_AT_ONCE = f"""async ([names, seconds]) => {{
+  {WITHIN}
+  const {{ commands, restored }} = window.jupyterapp;
+  await restored;
+  const panels = [];
+  for (const path of names) {{
+    const panel = await commands.execute("docmanager:open", {{ path, factory: "Notebook" }});
+    await within(60, `opening ${{path}}`, (async () => {{
+      await panel.context.ready;
+      await panel.sessionContext.ready;
+      await panel.sessionContext.session.kernel.info;
+    }})());
+    panels.push(panel);
+  }}
+  const running = panels.map(({{ id }}) => commands.execute("notebook:run-all-cells", {{ semanticWidget: id }}));
+  await within(seconds, "running all cells of all notebooks", Promise.all(running));
+  return panels.map((panel) => {{
+    const cells = panel.content.widgets.filter((cell) => cell.model.type === "code");
+    const outputs = cells.flatMap((cell) => cell.model.outputs.toJSON());
+    const errors = outputs.filter((output) => output.output_type === "error");
+    const left = cells.filter((cell) => cell.model.executionCount === null);
+    return [left.length, errors.map(({{ ename, evalue }}) => `${{ename}}: ${{evalue}}`)];
+  }});
+}}"""
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`live_notebook` is each notebook that is run in JupyterLab: a short copy of the first, or all of them."""
@@ -200,6 +225,19 @@ def run_notebook(open_notebook: Callable[[str], Page]) -> Callable[..., Page]:
         errors = page.evaluate(RUN_ALL, seconds)
         assert not errors, f"{name} stopped: {errors}"
         return page
+
+    return run
+
+
+@pytest.fixture
+def run_at_once(lab: Lab, context: BrowserContext) -> Callable[..., dict[str, tuple[int, list[str]]]]:
+    """Opens notebooks in one JupyterLab, starts all of them, and waits: how many cells were not run, and the errors."""
+
+    def run(names: list[str], seconds: float) -> dict[str, tuple[int, list[str]]]:
+        page = context.new_page()
+        page.goto(f"{lab.url}/lab?reset&token={lab.token}", timeout=1000 * SECONDS_TO_OPEN)
+        page.wait_for_function("window.jupyterapp", timeout=1000 * SECONDS_TO_OPEN)
+        return dict(zip(names, page.evaluate(RUN_AT_ONCE, [names, seconds]), strict=True))
 
     return run
 

@@ -1,5 +1,8 @@
 """The sliders in real JupyterLab, with a kernel: a key moves the slider, Python sends another picture."""
 
+from pathlib import Path
+
+import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from playwright.sync_api import expect
@@ -7,6 +10,8 @@ from playwright.sync_api import expect
 from diffusion_edu.widgets import FrameSlider
 
 pytestmark = pytest.mark.browser
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 
 SECONDS_TO_RUN = 1500  # under --every-notebook 00 trains: minutes on two cores of its own, and CI's may be shared
 
@@ -63,3 +68,18 @@ def test_every_slider_of_the_notebook_changes_its_picture(live_notebook, run_not
     assert len(sliders) >= (2 if live_notebook.startswith("00") else 1)  # 00: one over noising, one over denoising
     for slider in sliders:
         moves_by_keyboard(page, slider.get_by_role("slider"), slider.locator("img"), "ArrowRight")
+
+
+@pytest.mark.slow
+def test_twenty_notebooks_that_run_at_once_in_one_jupyterlab_all_finish(request, add_notebook, run_at_once):
+    if not request.config.getoption("--every-notebook"):
+        pytest.skip("half an hour on two cores; --every-notebook runs it")
+    names = []
+    for k in range(20):
+        notebook = nbformat.read(NOTEBOOKS[k % len(NOTEBOOKS)], as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+        names.append(add_notebook(f"at_once_{k}.ipynb", notebook))
+    for name, (left, errors) in run_at_once(names, SECONDS_TO_RUN).items():
+        assert left == 0 and errors == [], f"{name}: {left} cells were not run; {errors}"
