@@ -18,7 +18,9 @@ def address(root: Path) -> str:
 
 
 def environment() -> dict[str, str]:
-    """What JupyterLab is told: pages of text open as they read. Your own settings still win."""
+    """What JupyterLab is told: pages of text open as they read, and a browser that has not answered for ten minutes is
+    still there. (JupyterLab's own limit is a minute and a half. Where many notebooks compute at once, a browser can be
+    slower; what a kernel says meanwhile is lost, and its next cells wait for ever.) Your own settings still win."""
     paths = [str(ROOT / "scripts" / "lab_config"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     return {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, paths))}
 

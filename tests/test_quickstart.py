@@ -1,8 +1,10 @@
 """`make quickstart`'s program: what it leaves behind, and what it says while it runs."""
 
 import io
+import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -99,3 +101,10 @@ def test_lab_opens_the_executed_quickstart_when_there_is_one(tmp_path):
     executed.parent.mkdir(parents=True)
     executed.touch()
     assert lab.address(tmp_path) == "/lab/tree/runs/quickstart/00_quickstart.ipynb"
+
+
+def test_a_slow_browser_keeps_its_kernels(tmp_path):
+    environment = {**lab.environment(), "JUPYTER_CONFIG_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "jupyterlab", "--show-config-json"]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert json.loads(said)["ServerApp"]["tornado_settings"]["ws_ping_timeout"] == 600_000  # milliseconds
