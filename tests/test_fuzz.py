@@ -145,6 +145,16 @@ def test_damaged_and_hostile_files_get_a_sentence_and_no_other_exception():
     assert len(names) == 8 and all(counts[f"{name} refused"] for name in names)
 
 
+def test_the_attack_sees_a_leak(monkeypatch):
+    kept = []
+    leaks = fuzz.Reader((b"1234",), lambda path: kept.append(b"x" * 2**21), fuzz.turned, ("",))
+    monkeypatch.setattr(fuzz, "readers", lambda folder: {"leaks": leaks})
+    _, faults, growth = fuzz.attack(40)
+    if not fuzz.memory():
+        pytest.skip("this system does not say what a process holds")
+    assert not faults and growth > fuzz.GROWTH
+
+
 def test_the_attack_sees_an_exception_that_is_not_ours(monkeypatch):
     def broken(path):
         raise KeyError("deep inside")
