@@ -35,9 +35,7 @@ from diffusion_edu.cli import read_recipe, to_toml
 from diffusion_edu.cli.recipe import Recipe, recipe_from
 from diffusion_edu.storage import load_weights, save_weights
 
-GROWTH = (
-    24 * 2**20
-)  # bytes that the process may grow by in the second half; 1 kB for each of 50,000 files is twice that
+GROWTH = 24 * 2**20  # bytes that the process may grow by in the second half; 1 kB for each of 50,000 files is twice it
 LARGE = (0, 1, 2, 127, 128, 255, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64, 10**30, 10**400)
 TEXTS = ("", "-1", "²", "1" * 5000, "NaN", "diffusion_edu checkpoint 2", "{}", "\0")
 NAMES = ("x", "../x", "model.x", "optimizer.²", "optimizer.99.step", "")

@@ -252,3 +252,10 @@ def read(path: Path) -> NotebookNode:
         print(f"There is no notebook at {path}. Give the path of an .ipynb file.", file=sys.stderr)
         raise SystemExit(2)
     return nbformat.reader.reads(path.read_text(encoding="utf-8"))
+
+
+def clear_outputs(notebook: NotebookNode) -> None:
+    """Take away what its code cells have shown, and that they were run, so that nothing old can pass for new."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from scripts.canonical_notebooks import canonical, dumps
-from scripts.notebook_execution import NotebookFailedError, Screen, execute, read, write_beside
+from scripts.notebook_execution import NotebookFailedError, Screen, clear_outputs, execute, read, write_beside
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,9 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     out: Path = given.out.resolve()
 
     notebook = read(source)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
+    clear_outputs(notebook)
     out.mkdir(parents=True, exist_ok=True)
     failed = out / f"{source.stem}.failed.ipynb"
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))

@@ -24,6 +24,8 @@ import pytest
 from nbformat import NotebookNode
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
 
+from scripts.lab import environment as lab_environment
+
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_FLAGS = [
@@ -45,57 +47,52 @@ SECONDS_TO_OPEN = 60
 
 # Waiting for what the page shows is a race: a menu may be there before the kernel is. The application itself knows.
 # Nothing in a page has a time limit of its own, so each wait is given one.
-WITHIN = """const within = (seconds, what, promise) => Promise.race([promise, new Promise((_, fail) =>
+PIECES = """const within = (seconds, what, promise) => Promise.race([promise, new Promise((_, fail) =>
   setTimeout(() => fail(new Error(`${what}: not done after ${seconds} s`)), 1000 * seconds))]);
+const opened = async ({ context, sessionContext }) => {
+  await context.ready;
+  await sessionContext.ready;
+  await sessionContext.session.kernel.info;
+};
+const codeOf = (panel) => panel.content.widgets.filter((cell) => cell.model.type === "code");
+const errorsOf = (panel) => {
+  // A widget that cannot be drawn says so in its place, and in no output.
+  const broken = panel.node.querySelectorAll(".jupyter-widgets-error-widget").length;
+  if (broken) return [`${broken} widgets could not be drawn`];
+  const outputs = codeOf(panel).flatMap((cell) => cell.model.outputs.toJSON());
+  const errors = outputs.filter((output) => output.output_type === "error");
+  return errors.map(({ ename, evalue }) => `${ename}: ${evalue}`);
+};
 """
 OPENED = f"""async (seconds) => {{
-  {WITHIN}
+  {PIECES}
   await within(seconds, "opening (does the notebook name its kernel?)", (async () => {{
     const {{ shell, restored }} = window.jupyterapp;
     await restored;
-    const {{ context, sessionContext }} = shell.currentWidget;
-    await context.ready;
-    await sessionContext.ready;
-    await sessionContext.session.kernel.info;
+    await opened(shell.currentWidget);
   }})());
 }}"""
 RUN_ALL = f"""async (seconds) => {{
-  {WITHIN}
+  {PIECES}
   const {{ commands, shell }} = window.jupyterapp;
   await within(seconds, "running all cells", commands.execute("notebook:run-all-cells"));
-  const outputs = shell.currentWidget.content.widgets
-    .filter((cell) => cell.model.type === "code")
-    .flatMap((cell) => cell.model.outputs.toJSON());
-  // A widget that cannot be drawn says so in its place, and in no output.
-  const broken = shell.currentWidget.node.querySelectorAll(".jupyter-widgets-error-widget").length;
-  if (broken) return [`${{broken}} widgets could not be drawn`];
-  const errors = outputs.filter((output) => output.output_type === "error");
-  return errors.map(({{ ename, evalue }}) => `${{ename}}: ${{evalue}}`);
+  return errorsOf(shell.currentWidget);
 }}"""
 
-RUN_AT_ONCE = f"""async ([names, seconds]) => {{
-  {WITHIN}
+RUN_AT_ONCE = f"""async ([names, toOpen, seconds]) => {{
+  {PIECES}
   const {{ commands, restored }} = window.jupyterapp;
   await restored;
   const panels = [];
   for (const path of names) {{
     const panel = await commands.execute("docmanager:open", {{ path, factory: "Notebook" }});
-    await within(60, `opening ${{path}}`, (async () => {{
-      await panel.context.ready;
-      await panel.sessionContext.ready;
-      await panel.sessionContext.session.kernel.info;
-    }})());
+    await within(toOpen, `opening ${{path}}`, opened(panel));
     panels.push(panel);
   }}
   const running = panels.map(({{ id }}) => commands.execute("notebook:run-all-cells", {{ semanticWidget: id }}));
   await within(seconds, "running all cells of all notebooks", Promise.all(running));
-  return panels.map((panel) => {{
-    const cells = panel.content.widgets.filter((cell) => cell.model.type === "code");
-    const outputs = cells.flatMap((cell) => cell.model.outputs.toJSON());
-    const errors = outputs.filter((output) => output.output_type === "error");
-    const left = cells.filter((cell) => cell.model.executionCount === null);
-    return [left.length, errors.map(({{ ename, evalue }}) => `${{ename}}: ${{evalue}}`)];
-  }});
+  const left = (panel) => codeOf(panel).filter((cell) => cell.model.executionCount === null).length;
+  return panels.map((panel) => [left(panel), errorsOf(panel)]);
 }}"""
 
 
@@ -144,9 +141,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         settings.parent.mkdir(parents=True, exist_ok=True)
         settings.write_text(json.dumps(values), encoding="utf-8")
     environment = {
-        **os.environ,
+        **lab_environment(),
         "JUPYTER_CONFIG_DIR": str(home / "config"),
-        "JUPYTER_CONFIG_PATH": str(ROOT / "scripts" / "lab_config"),  # as `make lab` has it
         "JUPYTER_DATA_DIR": str(home / "data"),
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
@@ -238,7 +234,7 @@ def run_at_once(lab: Lab, context: BrowserContext) -> Callable[..., dict[str, tu
         page = context.new_page()
         page.goto(f"{lab.url}/lab?reset&token={lab.token}", timeout=1000 * SECONDS_TO_OPEN)
         page.wait_for_function("window.jupyterapp", timeout=1000 * SECONDS_TO_OPEN)
-        return dict(zip(names, page.evaluate(RUN_AT_ONCE, [names, seconds]), strict=True))
+        return dict(zip(names, page.evaluate(RUN_AT_ONCE, [names, SECONDS_TO_OPEN, seconds]), strict=True))
 
     return run
 

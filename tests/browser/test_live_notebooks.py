@@ -8,6 +8,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from playwright.sync_api import expect
 
 from diffusion_edu.widgets import FrameSlider
+from scripts.notebook_execution import clear_outputs
 
 pytestmark = pytest.mark.browser
 
@@ -77,9 +78,7 @@ def test_twenty_notebooks_that_run_at_once_in_one_jupyterlab_all_finish(request,
     names = []
     for k in range(20):
         notebook = nbformat.read(NOTEBOOKS[-1 - k % len(NOTEBOOKS)], as_version=4)  # 00, the longest, once
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                cell.outputs, cell.execution_count = [], None
+        clear_outputs(notebook)
         names.append(add_notebook(f"at_once_{k}.ipynb", notebook))
     for name, (left, errors) in run_at_once(names, SECONDS_TO_RUN).items():
         assert left == 0 and errors == [], f"{name}: {left} cells were not run; {errors}"
