@@ -63,12 +63,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
-def machine(device: torch.device) -> str:
-    """One line: what it ran on, and when."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    threads = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+def machine(device: torch.device | None = None) -> str:
+    """One line: what it ran on, and when. Without a device: on which processor, and on no number of threads."""
+    threads = "" if device is None else f"{torch.get_num_threads()} threads, "
     versions = f"PyTorch {torch.__version__}, Python {platform.python_version()}, {platform.system()}"
-    return f"{device.type}: {name}, {threads}{versions}, {datetime.date.today().isoformat()}"
+    name = torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else _processor()
+    where = "" if device is None else f"{device.type}: "
+    return f"{where}{name}, {os.cpu_count()} cores, {threads}{versions}, {datetime.date.today().isoformat()}"
 
 
 def _processor() -> str:

@@ -4,8 +4,8 @@
 
 A run is nbval's: a fresh kernel executes every cell, and each output must be the stored one. The notebook is copied
 into an empty folder first, and the kernel works there. ``--threads`` is how many PyTorch gets, ``--offline`` cuts the
-network (Linux). Every run is a line of FOLDER/runs.csv, so that a series that was stopped goes on; a notebook that has
-changed since is run anew.
+network (Linux). Every run is a line of benchmarks/notebook_runs.csv, which is committed: a series that was stopped goes
+on, on another machine too. A notebook that has changed since is run anew, and its old lines go.
 """
 
 import argparse
@@ -48,10 +48,12 @@ class Wish:
 
 @dataclass(frozen=True)
 class Run(Wish):
-    """A run that was made: its seconds, and "green" or what pytest said last."""
+    """A run that was made: its seconds, "green" or what pytest said last, and of which commit and where."""
 
     seconds: float
     outcome: str
+    commit: str
+    machine: str
 
     @property
     def wish(self) -> Wish:
@@ -62,10 +64,15 @@ class Run(Wish):
         return f"{self.name}, {self.threads} threads, run {self.k + 1}: {self.outcome} ({self.seconds} s)"
 
 
+def states(paths: Sequence[Path]) -> dict[str, str]:
+    """The name of each notebook to a digest of what is in it."""
+    return {path.stem: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths}
+
+
 def wishes(paths: Sequence[Path], threads: Sequence[int], times: int, offline: bool) -> list[Wish]:
     """All runs, the first of each notebook before the second of any."""
-    state = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-    return [Wish(path.stem, state[path], n, k, offline) for k in range(times) for n in threads for path in paths]
+    there = states(paths).items()
+    return [Wish(name, state, n, k, offline) for k in range(times) for n in threads for name, state in there]
 
 
 def made(wish: Wish, notebook: Path) -> Run:
@@ -85,7 +92,17 @@ def made(wish: Wish, notebook: Path) -> Run:
     if done.returncode:
         print(done.stdout[-4000:], done.stderr[-1000:], sep="\n", file=sys.stderr)
     said = (done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["nothing was said"])[-1]
-    return Run(**asdict(wish), seconds=round(seconds, 1), outcome="green" if done.returncode == 0 else said.strip("= "))
+    outcome = "green" if done.returncode == 0 else said.strip("= ")
+    return Run(**asdict(wish), seconds=round(seconds, 1), outcome=outcome, commit=commit(), machine=report.machine())
+
+
+def commit() -> str:
+    """Of the repository, with "+" behind it where package or notebooks have changed since; empty outside of git."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + "+" * bool(git("diff", "HEAD", "--", "diffusion_edu", "notebooks"))
 
 
 def summary(runs: Sequence[Run], wanted: Sequence[Wish]) -> str:
@@ -106,7 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--offline", action="store_true", help="without a network")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no run after so many minutes")
-    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "repeat", help="where runs.csv lies")
+    parser.add_argument("--file", type=Path, default=ROOT / "benchmarks" / "notebook_runs.csv", help="of the runs")
     given = parser.parse_args(arguments)
     there = chosen(parser, given.names, notebooks())
     if given.offline and not shutil.which("unshare"):
@@ -114,8 +131,9 @@ def main(arguments: list[str] | None = None) -> int:
     if min(given.times, given.jobs, *given.threads) < 1:
         parser.error("--times, --threads and --jobs must be at least 1.")
     wanted = wishes(list(there.values()), given.threads, given.times, given.offline)
-    file, deadline = given.folder / "runs.csv", time.monotonic() + 60 * given.minutes
-    runs = report.read_rows(file, Run)
+    deadline = time.monotonic() + 60 * given.minutes
+    now = states(notebooks())
+    runs = [run for run in report.read_rows(given.file, Run) if now.get(run.name) == run.sha256]
     before = {run.wish for run in runs}
 
     def in_time(wish: Wish) -> Run | None:
@@ -125,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
         for run in pool.map(in_time, [wish for wish in wanted if wish not in before]):
             if run is not None:
                 runs.append(run)
-                report.write_rows(file, runs)
+                report.write_rows(given.file, runs)
                 print(run, flush=True)
     text = summary(runs, wanted)
     print(text)

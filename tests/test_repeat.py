@@ -34,7 +34,7 @@ def three_notebooks(tmp_path, monkeypatch):
 
 
 def test_a_difference_is_named_and_a_series_goes_on(three_notebooks, capsys):
-    command = ["same", "random", "--times", "1", "--threads", "1", "2", "--folder", str(three_notebooks)]
+    command = ["same", "random", "--times", "1", "--threads", "1", "2", "--file", str(three_notebooks / "runs.csv")]
     assert repeat.main([*command, "--minutes", "0"]) == 1
     assert capsys.readouterr().out.strip() == "0 green, 0 red, 4 not made yet"
     assert repeat.main([*command, "--jobs", "2"]) == 1
@@ -42,6 +42,7 @@ def test_a_difference_is_named_and_a_series_goes_on(three_notebooks, capsys):
     assert "same, 1 threads, run 1: green" in said.out and "random, 2 threads, run 1: 1 failed" in said.out
     assert said.out.strip().endswith("2 green, 2 red, 0 not made yet") and "0123456789abcdef" in said.err
     assert len(report.read_rows(three_notebooks / "runs.csv", repeat.Run)) == 4
+    assert all("PyTorch" in run.machine for run in report.read_rows(three_notebooks / "runs.csv", repeat.Run))
 
     assert repeat.main(["same", *command[2:]]) == 0, "all that is asked for was made before, and is green"
     assert capsys.readouterr().out.strip() == "2 green, 0 red, 0 not made yet"
@@ -49,11 +50,14 @@ def test_a_difference_is_named_and_a_series_goes_on(three_notebooks, capsys):
     notebook.write_text(notebook.read_text().replace("the same", "another thing"))
     assert repeat.main(["same", *command[2:], "--minutes", "0"]) == 1
     assert capsys.readouterr().out.strip() == "0 green, 0 red, 2 not made yet", "a changed notebook is run anew"
+    assert repeat.main(["same", *command[2:], "--threads", "1"]) == 0
+    left = report.read_rows(three_notebooks / "runs.csv", repeat.Run)
+    assert [run.name for run in left] == ["random", "random", "same"], "the lines of its old state are gone"
 
 
 @pytest.mark.skipif(not CAN_CUT, reason="this system lets no process cut its network off")
 def test_offline_there_is_no_network(three_notebooks, capsys):
-    command = ["network", "--times", "1", "--threads", "1", "--folder", str(three_notebooks)]
+    command = ["network", "--times", "1", "--threads", "1", "--file", str(three_notebooks / "runs.csv")]
     assert repeat.main([*command, "--offline"]) == 0
     assert "1 green, 0 red" in capsys.readouterr().out
 
