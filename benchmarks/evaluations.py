@@ -3,14 +3,15 @@
     python -m benchmarks.evaluations [--model fashion_mnist] [--folder FOLDER] [--device cpu] [--write]
 
 The quality is that of 1000 steps of ancestral sampling: a sampler is good enough where its Fréchet distance to real
-pictures is within 1.05 times the reference's. Each sampler walks up its ladder of evaluations, or down its ladder of
-tolerances, and stops at the first rung that is good enough.
+pictures is within 1.05 times the reference's, each seed beside the same seed. Each sampler walks up its ladder of
+evaluations, or down its ladder of tolerances, and stops at the first rung that is good enough.
 
-Every result (sampler, rung, seed, n) is a row of FOLDER/results.csv, written before the next one begins. Within a
-result each batch is kept, so that a run that was stopped goes on where it stood; ``--minutes`` stops it. All samplers
-start from the same noise and ask for the same labels, the ten classes in turn. The network's x_0_hat is clipped to
-[-1, 1], as in its recipe. The schedulers of diffusers, where that library is installed, are driven by the same
-denoiser.
+Every result (sampler, rung, seed, n) is a row of FOLDER/results.csv, written before the next one begins. It names the
+weights and the precision too, and counts for these only. The file is committed: the hours may be spent on several days
+and machines. Within a result each batch is kept, so that a run that was stopped goes on where it stood; ``--minutes``
+stops it. All samplers start from the same noise and ask for the same labels, the ten classes in turn. The network's
+x_0_hat is clipped to [-1, 1], as in its recipe. The schedulers of diffusers, where that library is installed, are
+driven by the same denoiser.
 
 The Fréchet distance errs upwards by about 1/n, in samples and reference alike, so numbers compare at one n only, and
 5 % of a distance with that error in it is a wider margin than 5 % of the distance itself. Beside them stands the floor:
@@ -20,6 +21,7 @@ real pictures to real pictures at the same n, over 20 deals.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 import statistics
 import sys
@@ -30,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks import report
 from benchmarks.adaptive import Counting
@@ -98,15 +100,17 @@ class Result:
     rung: float
     seed: int
     n: int
+    weights: str  # a digest of the network's
+    precision: str
     evaluations: float  # of the network for one sample, the mean over the batches
     frechet: float
     agreement: float  # the share of the samples that a classifier takes for what was asked
     seconds: float
 
     @property
-    def key(self) -> tuple[str, float, int, int]:
+    def key(self) -> tuple[str, float, int, int, str, str]:
         """What makes it the answer to a question."""
-        return self.sampler, self.rung, self.seed, self.n
+        return self.sampler, self.rung, self.seed, self.n, self.weights, self.precision
 
 
 # the samplers
@@ -236,6 +240,14 @@ class Real:
         return statistics.mean(found), statistics.stdev(found)
 
 
+def digest(model: nn.Module) -> str:
+    """Of the weights: the same for the same numbers, on every device."""
+    found = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        found.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
 class TimeIsUp(Exception):
     """The deadline came within a result. What there is of it has been kept."""
 
@@ -279,6 +291,7 @@ def measured(
     deadline: float = math.inf,
     device: torch.device = CPU,
     batch: int = BATCH,
+    about: tuple[str, str] = ("", "fp32"),
 ) -> Result:
     """Draw n samples and measure them.
 
@@ -292,6 +305,7 @@ def measured(
         deadline: by ``time.monotonic``; no batch is begun after it.
         device: that the denoiser is on.
         batch: samples that are drawn at once.
+        about: digest of the weights, and the precision: "fp32", or "bf16" for autocast.
 
     Raises:
         TimeIsUp: if the deadline comes first.
@@ -302,7 +316,7 @@ def measured(
     starts = prior(denoiser.schedule, (n, *recipe.data_set.shape), generator)
     if device != CPU:
         generator = torch.Generator(device).manual_seed(seed)
-    unfinished = Unfinished(folder / "unfinished.safetensors", (contender.name, rung, seed, n), batch)
+    unfinished = Unfinished(folder / "unfinished.safetensors", (contender.name, rung, seed, n, *about), batch)
     parts, calls, state, seconds = unfinished.read()
     if state is not None:
         generator.set_state(state)
@@ -311,7 +325,7 @@ def measured(
             raise TimeIsUp
         began, counting.calls = time.perf_counter(), 0
         x = x.to(device).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=about[1] == "bf16"):
             parts.append(contender.walk(counting, x, rung, labels.to(device), generator).cpu().contiguous())
         calls.append(counting.calls)
         seconds += time.perf_counter() - began
@@ -324,6 +338,7 @@ def measured(
         rung,
         seed,
         n,
+        *about,
         float(statistics.mean(calls)),
         distance,
         agreement(said, asked),
@@ -335,10 +350,16 @@ def measured(
 
 
 class Results:
-    """The rows so far, kept in a file that is whole at every moment."""
+    """The rows so far, kept in a file that is whole at every moment.
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.rows = path, {row.key: row for row in report.read_rows(path, Result)}
+    Args:
+        path: of the file.
+        about: digest of the weights and precision of those rows that are asked for; it keeps the others too.
+    """
+
+    def __init__(self, path: Path, about: tuple[str, str]) -> None:
+        self.path, self.about = path, about
+        self.rows = {row.key: row for row in report.read_rows(path, Result)}
 
     def add(self, row: Result) -> None:
         """Keep a row, on disk first."""
@@ -347,7 +368,7 @@ class Results:
 
     def of(self, name: str, rung: float, seeds: int, n: int) -> list[Result]:
         """The rows of a sampler at a rung, as many of the seeds as are there."""
-        keys = [(name, float(rung), seed, n) for seed in range(seeds)]
+        keys = [(name, float(rung), seed, n, *self.about) for seed in range(seeds)]
         return [self.rows[key] for key in keys if key in self.rows]
 
 
@@ -380,7 +401,7 @@ def fill(
     for contender in (standard, *contenders):
         for rung in contender.rungs:
             for seed in range(seeds):
-                if (contender.name, float(rung), seed, n) in results.rows:
+                if (contender.name, float(rung), seed, n, *results.about) in results.rows:
                     continue
                 if time.monotonic() > deadline:
                     return False
@@ -399,12 +420,18 @@ def fill(
 
 
 def good_enough(results: Results, contender: Contender, rung: float, standard: Contender, seeds: int, n: int) -> bool:
-    """Whether the mean distance at a rung is within 1.05 times the reference's."""
+    """Whether the distance at a rung is within 1.05 times the reference's, in the mean over the seeds."""
+    found = ratios(results, contender, rung, standard, seeds, n)
+    return bool(found) and statistics.mean(found) <= WITHIN
+
+
+def ratios(results: Results, contender: Contender, rung: float, standard: Contender, seeds: int, n: int) -> list[float]:
+    """Of each seed's distance to the reference's with the same seed."""
     of_rung, of_standard = (
-        [row.frechet for row in results.of(who.name, at, seeds, n)]
+        {row.seed: row.frechet for row in results.of(who.name, at, seeds, n)}
         for who, at in ((contender, rung), (standard, standard.rungs[0]))
     )
-    return bool(of_rung) and statistics.mean(of_rung) <= WITHIN * statistics.mean(of_standard)
+    return [of_rung[seed] / of_standard[seed] for seed in of_rung if seed in of_standard]
 
 
 # the report
@@ -417,6 +444,7 @@ class Row:
     contender: Contender
     tried: tuple[tuple[float, float, float], ...]  # (evaluations, distance, agreement), means over the seeds
     reached: bool
+    ratios: Sequence[float] = ()  # at the last rung tried, of each seed
 
     @property
     def needed(self) -> float:
@@ -427,26 +455,31 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         """A line of the table."""
         if not self.tried:
-            return self.contender.name, "not run", "", "", ""
+            return self.contender.name, "not run", "", "", "", ""
         evaluations, distance, agrees = self.tried[-1]
+        ratio = f"{statistics.mean(self.ratios):.3f}"
+        if len(self.ratios) > 1:
+            ratio += f" ± {statistics.stdev(self.ratios) / math.sqrt(len(self.ratios)):.3f}"
         need = f"{evaluations:g}" if self.reached else f"more than {evaluations:g}"
         ladder = ", ".join(f"{calls:g}: {value:.2f}" for calls, value, _ in self.tried)
-        return self.contender.name, need, f"{distance:.2f}", f"{agrees:.3f}", ladder
+        return self.contender.name, need, ratio, f"{distance:.2f}", f"{agrees:.3f}", ladder
 
 
 def row_of(results: Results, contender: Contender, standard: Contender, seeds: int, n: int) -> Row:
     """The means over the seeds up to the first rung that is good enough, or to the last that was run."""
     tried: list[tuple[float, float, float]] = []
+    found: list[float] = []
     for rung in contender.rungs:
         rows = results.of(contender.name, rung, seeds, n)
         if len(rows) < seeds:
             break
+        found = ratios(results, contender, rung, standard, seeds, n)
         tried.append(
             tuple(statistics.mean(getattr(row, key) for row in rows) for key in ("evaluations", "frechet", "agreement"))
         )
         if good_enough(results, contender, rung, standard, seeds, n):
-            return Row(contender, tuple(tried), True)
-    return Row(contender, tuple(tried), False)
+            return Row(contender, tuple(tried), True, found)
+    return Row(contender, tuple(tried), False, found)
 
 
 def text_of(
@@ -463,23 +496,23 @@ def text_of(
     Raises:
         ValueError: if the reference is not there yet.
     """
-    of_standard = results.of(standard.name, standard.rungs[0], seeds, n)
+    of_standard, about = results.of(standard.name, standard.rungs[0], seeds, n), results.about
     if len(of_standard) < seeds:
         raise ValueError(f"{results.path} has no reference for {seeds} seeds of {n} samples yet; let the run go on.")
     rows = [row_of(results, contender, standard, seeds, n) for contender in contenders]
     distance = statistics.mean(row.frechet for row in of_standard)
     each = f" (of each seed: {', '.join(f'{row.frechet:.2f}' for row in of_standard)})" if seeds > 1 else ""
-    seconds = sum(row.seconds for row in results.rows.values() if row.n == n)
+    seconds = sum(row.seconds for row in results.rows.values() if (row.n, row.weights, row.precision) == (n, *about))
     agrees = statistics.mean(row.agreement for row in of_standard)
     lines = [
         f"{report.machine(device)}. {n} samples for each of {seeds} seed{'s' * (seeds > 1)}, "
-        f"{seconds / 60:.0f} minutes of sampling in all.",
+        f"{about[1]}, {seconds / 60:.0f} minutes of sampling in all.",
         f"The reference, ancestral sampling in {standard.rungs[0]:g} steps: a distance of {distance:.2f}{each}; the "
-        f"classifier agrees with the label in {agrees:.3f}. Good enough is a distance of at most "
-        f"{WITHIN * distance:.2f}. Real pictures to real ones at this n: {floor[0]:.2f}, with a standard deviation of "
-        f"{floor[1]:.2f} over {DEALS} deals.",
+        f"classifier agrees with the label in {agrees:.3f}. Good enough is a ratio to it of at most "
+        f"{WITHIN}, in the mean over the seeds (± its standard error). Real pictures to real ones at this n: "
+        f"{floor[0]:.2f}, with a standard deviation of {floor[1]:.2f} over {DEALS} deals.",
         report.table(
-            ("sampler", "evaluations needed", "distance there", "classifier agrees", "evaluations: distance"),
+            ("sampler", "evaluations needed", "ratio there", "distance", "classifier agrees", "evaluations: distance"),
             [row.cells for row in rows],
         ),
         advice(rows, floor[1]),
@@ -524,12 +557,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(description="Evaluations of the network for a given quality.")
     parser.add_argument("--model", default="fashion_mnist", help="a shipped model, or the folder of a run of pictures")
-    parser.add_argument("--folder", type=Path, help="where results.csv lies (default: runs/evaluations_MODEL)")
+    parser.add_argument("--folder", type=Path, help="where results.csv lies (default: benchmarks/evaluations_MODEL)")
     parser.add_argument("--n", type=int, default=2000, help="samples a seed (default: 2000)")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds (default: 3)")
     parser.add_argument("--reference", type=int, default=1000, help="steps of the reference (default: 1000)")
     report.add_device(parser)
     parser.add_argument("--batch", type=int, default=BATCH, help=f"samples drawn at once (default: {BATCH})")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16: autocast (default: fp32)")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after so many minutes")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
     given = parser.parse_args(arguments)
@@ -537,7 +571,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("give at least one seed, a reference of at least one step, and a batch of at least one sample")
 
     model, recipe = load_run(given.model)
-    folder = given.folder or Path(f"runs/evaluations_{Path(given.model).name}")
+    folder = given.folder or Path(__file__).with_name(f"evaluations_{Path(given.model).name}")
     device = torch.device(given.device)
     model.to(device).network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     denoiser = Treated(model, clip_x_0)
@@ -547,13 +581,26 @@ def main(arguments: list[str] | None = None) -> None:
     if said is None or not recipe.model.conditional:
         parser.error(f"{given.model} has no labels, or there is no classifier that reads them; give another model")
     real = Real(features, read)
-    results = Results(folder / "results.csv")
+    results = Results(folder / "results.csv", (digest(model), given.precision))
     contenders, standard = present(CONTENDERS), reference(given.reference)
 
     deadline = time.monotonic() + 60 * given.minutes
 
     def measure(contender: Contender, rung: float, seed: int) -> Result:
-        return measured(denoiser, recipe, contender, rung, seed, given.n, real, folder, deadline, device, given.batch)
+        return measured(
+            denoiser,
+            recipe,
+            contender,
+            rung,
+            seed,
+            given.n,
+            real,
+            folder,
+            deadline,
+            device,
+            given.batch,
+            results.about,
+        )
 
     if not fill(results, contenders, standard, given.seeds, given.n, measure, deadline):
         print("the time is up; the same command goes on from here", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 import sys
 from dataclasses import asdict
 from types import SimpleNamespace
@@ -403,8 +404,11 @@ def test_a_scheduler_of_diffusers_walks_the_path_of_our_step_on_the_same_levels(
     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4)  # its tables are in float32
 
 
+ABOUT = ("0123", "fp32")  # weights and precision
+
+
 def result(name, rung, frechet, seed=0):
-    return evaluations.Result(name, float(rung), seed, 50, float(rung), frechet, 0.9, 1.0)
+    return evaluations.Result(name, float(rung), seed, 50, *ABOUT, float(rung), frechet, 0.9, 1.0)
 
 
 def test_each_ladder_is_climbed_to_its_first_good_rung_and_the_cheapest_sampler_is_advised(tmp_path):
@@ -417,7 +421,7 @@ def test_each_ladder_is_climbed_to_its_first_good_rung_and_the_cheapest_sampler_
         ("slow", 5): 9.0, ("slow", 10): 4.0, ("slow", 20): 2.05, ("fast", 5): 4.0, ("fast", 10): 2.1,
         ("never", 5): 9.0, ("never", 10): 8.0, ("never", 20): 7.0, ("theirs", 5): 2.0, (standard.name, 100): 2.0,
     }  # fmt: skip
-    results, asked = evaluations.Results(tmp_path / "results.csv"), []
+    results, asked = evaluations.Results(tmp_path / "results.csv", ABOUT), []
 
     def measure(contender, rung, seed):
         asked.append((contender.name, rung, seed))
@@ -425,12 +429,20 @@ def test_each_ladder_is_climbed_to_its_first_good_rung_and_the_cheapest_sampler_
 
     assert evaluations.fill(results, contenders, standard, 2, 50, measure)
     assert {(name, rung) for name, rung, _ in asked} == distances.keys() and len(asked) == 2 * len(distances)
-    again = evaluations.Results(tmp_path / "results.csv")
+    again = evaluations.Results(tmp_path / "results.csv", ABOUT)
     assert again.rows == results.rows, "the file holds all of them"
     assert evaluations.fill(again, contenders, standard, 2, 50, lambda *_: pytest.fail("measured twice"))
     text = evaluations.text_of(again, contenders, standard, 2, 50, (1.0, 0.1))
     needed = {line.split(" | ")[0].strip("| "): line.split(" | ")[1] for line in text.splitlines() if "5: " in line}
     assert needed == {"slow": "20", "fast": "10", "never": "more than 20", "theirs": "5"}
+    ratios = statistics.mean([2.1 / 2.0, 2.12 / 2.02])
+    error = abs(2.1 / 2.0 - 2.12 / 2.02) / 2  # of the mean of two
+    assert f"| fast | 10 | {ratios:.3f} ± {error:.3f} | 2.11 |" in text
+    for about in (("4567", "fp32"), ("0123", "bf16")):
+        other = evaluations.Results(tmp_path / "results.csv", about)
+        assert not other.of("fast", 5, 2, 50), "they are another network's, or another precision's"
+        with pytest.raises(ValueError, match="no reference"):
+            evaluations.text_of(other, contenders, standard, 2, 50, (1.0, 0.1))
     assert text.endswith("Take **fast**: 10 evaluations.")
     doubtful = evaluations.text_of(again, contenders, standard, 2, 50, (1.0, 1.0))
     assert doubtful.endswith("chance does not tell apart from it: slow (4.01).")
@@ -462,13 +474,19 @@ def test_a_result_that_was_stopped_in_its_midst_comes_out_the_same(tmp_path, mon
     whole = draw(tmp_path / "whole")
     with pytest.raises(evaluations.TimeIsUp):
         draw(tmp_path / "cut", deadline=3 + 1)  # the whole one looked at the clock three times; now two batches
-    kept = evaluations.Unfinished(tmp_path / "cut" / "unfinished.safetensors", (contender.name, 2.0, 0, 12), 4).read()
+    kept = evaluations.Unfinished(
+        tmp_path / "cut" / "unfinished.safetensors", (contender.name, 2.0, 0, 12, "", "fp32"), 4
+    ).read()
     assert [len(part) for part in kept[0]] == [4, 4] and kept[1] == [2, 2]
     draw(tmp_path / "other", seed=1)
     (tmp_path / "other" / "unfinished.safetensors").replace(tmp_path / "whole" / "unfinished.safetensors")
     for folder in ("cut", "whole"):  # in the second lies what was kept of another seed
         again = draw(tmp_path / folder)
         assert (again.frechet, again.evaluations, again.key) == (whole.frechet, 2.0, whole.key)
+    half = evaluations.measured(
+        model, given, contender, 2.0, 0, 12, real, tmp_path / "half", math.inf, batch=4, about=("", "bf16")
+    )
+    assert half.precision == "bf16" and 0 < abs(half.frechet / whole.frechet - 1) < 0.1
 
 
 def test_the_run_writes_its_table_and_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
