@@ -5,11 +5,12 @@
 A run is nbval's: a fresh kernel executes every cell, and each output must be the stored one. The notebook is copied
 into an empty folder first, and the kernel works there. ``--threads`` is how many PyTorch gets, ``--offline`` cuts the
 network (Linux). Every run is a line of benchmarks/notebook_runs.csv, which is committed: a series that was stopped goes
-on, on another machine too. A notebook that has changed since is run anew, and its old lines go.
+on, on another machine too. A notebook whose code or outputs have changed is run anew, and its old lines go.
 """
 
 import argparse
 import hashlib
+import json
 import math
 import shutil
 import subprocess
@@ -65,8 +66,13 @@ class Run(Wish):
 
 
 def states(paths: Sequence[Path]) -> dict[str, str]:
-    """The name of each notebook to a digest of what is in it."""
-    return {path.stem: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths}
+    """The name of each notebook to a digest of its code and stored outputs; its text does not run."""
+    found = {}
+    for path in paths:
+        cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+        code = json.dumps([(c["source"], c["outputs"]) for c in cells])
+        found[path.stem] = hashlib.sha256(code.encode()).hexdigest()[:16]
+    return found
 
 
 def wishes(paths: Sequence[Path], threads: Sequence[int], times: int, offline: bool) -> list[Wish]:

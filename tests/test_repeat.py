@@ -47,6 +47,11 @@ def test_a_difference_is_named_and_a_series_goes_on(three_notebooks, capsys):
     assert repeat.main(["same", *command[2:]]) == 0, "all that is asked for was made before, and is green"
     assert capsys.readouterr().out.strip() == "2 green, 0 red, 0 not made yet"
     notebook = three_notebooks / "same.ipynb"
+    changed = nbformat.read(notebook, 4)
+    changed.cells.append(nbformat.v4.new_markdown_cell("A word more."))
+    nbformat.write(changed, notebook)
+    assert repeat.main(["same", *command[2:], "--minutes", "0"]) == 0, "text does not run"
+    capsys.readouterr()
     notebook.write_text(notebook.read_text().replace("the same", "another thing"))
     assert repeat.main(["same", *command[2:], "--minutes", "0"]) == 1
     assert capsys.readouterr().out.strip() == "0 green, 0 red, 2 not made yet", "a changed notebook is run anew"
