@@ -59,9 +59,9 @@ test-newest: ## the unit tests with the newest releases; with PYTHON=python3.14 
 UNIT_TESTS := --ignore tests/browser --ignore tests/agreement --ignore tests/test_environment.py --ignore tests/test_book.py
 
 # uv calls PyTorch's indexes by the last part of their address: cpu, cu130.
-$(VENV)/.resolved: $(VENV)/.made pyproject.toml
+$(VENV)/.resolved: $(VENV)/.made pyproject.toml FORCE
 	$(PIP) install uv
-	"$(PY)" -m uv pip install --python "$(PY)" $(if $(TORCH_INDEX),--torch-backend $(notdir $(TORCH_INDEX))) \
+	"$(PY)" -m uv pip install --upgrade --python "$(PY)" $(if $(TORCH_INDEX),--torch-backend $(notdir $(TORCH_INDEX))) \
 		--resolution $(RESOLUTION) -e ".[course,dev]"
 	@"$(PY)" -m uv pip freeze --python "$(PY)"
 	@touch "$@"
@@ -98,6 +98,8 @@ $(VENV)/.made:
 
 # PyTorch first and alone, so that its index is asked for nothing else. Its dependencies come with the rest.
 $(VENV)/.torch: $(VENV)/.made $(if $(filter-out $(TORCH_THERE),$(TORCH_WANTED))$(filter-out $(TORCH_WANTED),$(TORCH_THERE)),FORCE)
+	@"$(PY)" -c 'import sys; sys.exit(sys.version_info >= (3, 15))' || { \
+		echo "The pinned PyTorch has builds for Python 3.11 to 3.14, and $(VENV) has $$("$(PY)" --version). Remove $(VENV) and name another: make PYTHON=python3.14" >&2; exit 1; }
 	$(PIP) install --no-deps --force-reinstall $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") $(TORCH_PIN)
 	@echo "$(TORCH_WANTED)" > "$@"
 

@@ -109,7 +109,7 @@ def test_the_bare_package_depends_on_five_packages():
 def test_citation_and_pyproject_give_one_version_and_licence():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert str(citation["version"]) == PROJECT["version"]
-    assert citation["license"] == PROJECT["license"]
+    assert citation["license"] == PROJECT["license"].split(" AND ")[0], "the rest is that of the data"
 
 
 def test_makefile_and_pyproject_ask_for_the_same_python():
@@ -138,6 +138,26 @@ def test_binder_and_colab_take_the_same_pins_and_the_oldest_python_that_the_proj
     after = (ROOT / ".binder" / "postBuild").read_text(encoding="utf-8")
     assert "sed -n '/^torch==/p' constraints.txt" in after and '-c constraints.txt -e ".[course]"' in after
     assert "constraints.txt" in colab.source() and "diffusion-edu[course]" in colab.source()
+
+
+def test_the_weekly_job_runs_the_two_verbs_on_pythons_that_the_project_serves():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "versions.yml").read_text(encoding="utf-8"))
+    job = workflow["jobs"]["run"]
+    verbs = {row["verb"]: row["python"] for row in job["strategy"]["matrix"]["include"]}
+    assert verbs.keys() == {"test-oldest", "test-newest"}
+    assert PROJECT["requires-python"] == f">={verbs['test-oldest']}", "the oldest releases on the oldest Python"
+    assert any(step.get("run", "").startswith("make ${{ matrix.verb }}") for step in job["steps"])
+
+
+def test_newest_releases_are_looked_for_each_time(tmp_path):
+    """Not only when pyproject.toml has changed: a release does not touch a file."""
+    venv = tmp_path / ".venv"
+    venv.mkdir()
+    for stamp in (".made", ".resolved"):
+        (venv / stamp).touch()
+    command = ["make", "--dry-run", f"VENV={venv}", "RESOLUTION=highest", f"{venv}/.resolved"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "uv pip install --upgrade" in said
 
 
 def test_the_package_says_its_version():
