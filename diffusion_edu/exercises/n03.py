@@ -29,7 +29,7 @@ def _posterior(attempt: Callable[..., object]) -> str | None:
     x_k, x_0 = torch.randn(2, 5, 3, generator=seeded(3, 1), dtype=torch.float64)
     right = q_posterior(schedule, x_k, x_0, schedule.time(k - 1), schedule.time(k))
     answer = attempt(x_k, x_0, b, now, before)
-    if not isinstance(answer, tuple) or len(answer) != 2:
+    if not isinstance(answer, tuple | list) or len(answer) != 2:
         return "two things were asked for, the mean and the variance: return mean, variance"
     mean, variance = answer
     on_x_k, on_x_0 = torch.sqrt(1 - b) * (1 - before) / (1 - now), torch.sqrt(before) * b / (1 - now)

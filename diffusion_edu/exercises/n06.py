@@ -34,8 +34,8 @@ def _sinusoids(attempt: Callable[..., object]) -> str | None:
     right = features(-i / n)
     sines, cosines = right.chunk(2, dim=1)
     wrong: dict[str, object] = {
-        "the powers are divided by n - 1, so that the slowest angle is exactly k / 10000. Some programs do that; here "
-        "they are i / n": features(-i / (n - 1)),
+        "the powers are divided by n - 1, so that the slowest angle is exactly k / 10000. Ho et al.'s own program does "
+        "that; here they are i / n": features(-i / (n - 1)),
         "the powers are divided by 2n: i runs over the pairs, of which there are n": features(-i / (2 * n)),
         # float32 has lost the fastest of these angles: the second is enough to know them by
         "the minus is missing in 10000^(-i/n): the angles grow to thousands of turns a step": lambda answer: bool(
@@ -60,6 +60,7 @@ def _group_norm(attempt: Callable[..., object]) -> str | None:
     groups = 2
     x = torch.randn(3, 6, 4, 5, generator=seeded(6, 2), dtype=torch.float64)
     x = x * torch.linspace(0.5, 2, 6)[None, :, None, None] + torch.linspace(-2, 3, 18).reshape(3, 6, 1, 1)
+    x[1, :3] = 0.7 + 1e-3 * x[1, :3]  # a group that is nearly flat: only there do the 1e-5 count
 
     def by(dims: tuple[int, ...], shape: tuple[int, ...], correction: int = 0, root: bool = True) -> Tensor:
         grouped = x.reshape(shape)
@@ -86,6 +87,9 @@ def _group_norm(attempt: Callable[..., object]) -> str | None:
         "the variance has n - 1 below, as in an estimate; here it is the plain mean of squares": by(
             (2, 3, 4), grouped, correction=1
         ),
+        "the 1e-5 under the root are missing: a group of one colour would be 0 / 0": (
+            (g - g.mean((2, 3, 4), keepdim=True)) / g.std((2, 3, 4), keepdim=True, correction=0)
+        ).reshape(x.shape),
         "the mean is not taken away": (g / (g.var((2, 3, 4), keepdim=True, correction=0) + 1e-5).sqrt()).reshape(
             x.shape
         ),

@@ -23,7 +23,7 @@ def _product(attempt: Callable[..., object]) -> str | None:
     m_1, m_2 = torch.randn(2, 4, generator=seeded(100, 1), dtype=torch.float64)
     v_1, v_2 = torch.rand(2, 4, generator=seeded(100, 2), dtype=torch.float64) + torch.tensor([[0.3], [1.5]])
     answer = attempt(m_1, v_1, m_2, v_2)
-    if not isinstance(answer, tuple) or len(answer) != 2:
+    if not isinstance(answer, tuple | list) or len(answer) != 2:
         return "two things were asked for, in this order: return mean, variance"
     precision = 1 / v_1 + 1 / v_2
     pull = m_1 / v_1 + m_2 / v_2

@@ -109,7 +109,9 @@ def browser() -> Iterator[Browser]:
     """Chromium from the system."""
     executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if executable is None:
-        reason = f"There is no Chromium here ({', '.join(CHROMIUM)}). Debian has it as chromium, Ubuntu as chromium-browser."
+        reason = (
+            f"There is no Chromium here ({', '.join(CHROMIUM)}). Debian calls it chromium, Ubuntu chromium-browser."
+        )
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
