@@ -115,6 +115,11 @@ class GaussianMixture:
     def sample_with_components(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """n independent draws (n, D), and the component that each came from (n,)."""
         check_counts("GaussianMixture.sample", n=n)
+        if self.means.ndim != 2:
+            raise ValueError(
+                f"this is a batch of {len(self.means)} mixtures, one for each time; sample from marginal(schedule, t) "
+                "with one time, t of shape ()."
+            )
         check_generator("GaussianMixture.sample", generator)
         where = self.weights.device if generator is None else generator.device
         k = torch.multinomial(self.weights.to(where), n, replacement=True, generator=generator).to(self.weights.device)
@@ -223,6 +228,7 @@ class MixtureDenoiser:
                 mixture without.
         """
         check_alike("MixtureDenoiser", x_t=x_t)
+        _sees_noise("MixtureDenoiser", self.mixture, t)
         x = x_t.flatten(1)
         if x.shape[1] != self.mixture.dim:
             raise ValueError(
@@ -284,6 +290,7 @@ class MixtureClassifier:
             (B, C); -inf for a class without components.
         """
         check_alike("MixtureClassifier", x_t=x_t)
+        _sees_noise("MixtureClassifier", self.mixture, t)
         x = x_t.flatten(1)
         self.schedule.scales(t, like=x)  # one time for all, or one each
         mixture = self.mixture.to(x)
@@ -293,7 +300,15 @@ class MixtureClassifier:
         return torch.stack([torch.logsumexp(own, -1) for own in of_class], -1)
 
 
+def _sees_noise(who: str, mixture: GaussianMixture, t: Tensor) -> None:
+    """Points have no density at t = 0; wide components do."""
+    if mixture.stds.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(mixture.stds.all()):
+        check_noisy(who, t)
+
+
 def _one_label_each(who: str, x: Tensor, condition: Tensor) -> None:
+    if not isinstance(condition, Tensor):
+        raise TypeError(f"{who} got condition = {said(condition)}; give a tensor (B,) of whole numbers.")
     if condition.shape != x.shape[:1] or condition.is_floating_point():
         raise ValueError(
             f"{who} got {len(x)} examples and labels of shape {tuple(condition.shape)} and type {condition.dtype}; "
@@ -351,6 +366,10 @@ class EmpiricalDenoiser:
     def __post_init__(self) -> None:
         examples, chunk = self.examples, self.chunk
         check_counts("EmpiricalDenoiser", chunk=chunk)
+        given: tuple[tuple[str, object], ...] = (("examples", examples), ("labels", self.labels))
+        for name, value in given:
+            if not isinstance(value, Tensor) and not (name == "labels" and value is None):
+                raise TypeError(f"EmpiricalDenoiser got {name} = {said(value)}; give a tensor.")
         if examples.ndim < 2 or len(examples) == 0:
             raise ValueError(
                 f"EmpiricalDenoiser got examples of shape {tuple(examples.shape)}; give (N, ...), at least 1 of each."

@@ -818,7 +818,7 @@ class TensorData:
         first, last = int(epochs[0]), int(epochs[-1])
         order = torch.cat([self._order(epoch) for epoch in range(first, last + 1)])
         index = order[place - first * N].to(self.x.device)
-        x_0 = self.x[index]
+        x_0 = self.x[index].detach()  # of latents, say: what made them is not trained here
         return (to_model_range(x_0) if x_0.dtype == torch.uint8 else x_0), (
             None if self.labels is None else self.labels[index]
         )

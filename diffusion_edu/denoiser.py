@@ -461,6 +461,8 @@ def dynamic_threshold(quantile: float = 0.995) -> Callable[[Tensor], Tensor]:
         )
 
     def treatment(x_0_hat: Tensor) -> Tensor:
+        if not len(x_0_hat):
+            return x_0_hat
         wide = x_0_hat.to(torch.promote_types(x_0_hat.dtype, torch.float32))  # quantile takes no half precision
         limit = torch.quantile(wide.abs().flatten(1), quantile, dim=1).clamp(min=1)
         limit = expand(limit, x_0_hat)

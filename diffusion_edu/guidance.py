@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .denoiser import Around, angle
-from .door import are_labels, check_alike, check_classes, is_real, said
+from .door import are_labels, check_alike, check_classes, check_times, is_real, said
 from .gaussian import noise_like
 from .networks import NO_LABEL, LevelClassifier
 from .process import q_sample
@@ -200,8 +200,10 @@ class ClassifierFreeGuidance(Around):
             shape of x_t.
 
         Raises:
-            ValueError: if there is no condition.
+            ValueError: if there is no condition, or a time leaves [0, 1].
+            TypeError: if the time is no float tensor.
         """
+        check_times("ClassifierFreeGuidance", t=t)
         labels = _labels("ClassifierFreeGuidance", x_t, condition)
         null = torch.where(labels < 0, labels, self.null)
         w = _weight(self.scale, 1.0, self.interval, t)
@@ -312,7 +314,12 @@ class NoisyClassifier(nn.Module):
 
         Returns:
             (B, classes).
+
+        Raises:
+            ValueError: if a time leaves [0, 1].
+            TypeError: if it is no float tensor.
         """
+        check_times(type(self).__name__, t=t)
         c_in = expand(torch.rsqrt(self.schedule.alpha(t) ** 2 + self.schedule.sigma(t) ** 2), x_t)
         level = onto(x_t.device, self.level(self.schedule, t), x_t.dtype).expand(len(x_t))
         logits: Tensor = self.network(c_in * x_t, level)

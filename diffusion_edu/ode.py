@@ -209,7 +209,8 @@ def integrate(
             )
         y_new, slope_new, difference = attempt(pair, f, t, y, direction * h, slope)
         evaluations += len(pair.nodes)
-        error = float(norm(difference / (atol + rtol * torch.maximum(y.abs(), y_new.abs()))).max())
+        unit = atol + rtol * torch.maximum(y.abs(), y_new.abs())  # 0 for a number that is 0, and stays it, at atol = 0
+        error = float(norm(torch.where((unit == 0) & (difference == 0), 0.0, difference / unit)).max())
         if not math.isfinite(error):
             raise ArithmeticError(
                 f"the ODE solver got a slope that is NaN or infinite between t = {t:.6g} and {t + direction * h:.6g}."

@@ -26,7 +26,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .door import check_alike, check_times, is_real
+from .door import check_alike, check_noisy, check_times, is_real
 from .schedule import NoiseSchedule, expand
 
 __all__ = ["EPS", "SCORE", "VELOCITY", "X0", "Parameterization", "V", "edm"]
@@ -75,12 +75,19 @@ class Parameterization:
         Args:
             output, x_t: (B, ...).
             t: () or (B,), in (0, 1].
+
+        Raises:
+            ValueError: if a time leaves [0, 1], or is 0 where the row has no value there.
         """
         check_alike("Parameterization.x_0", output=output, x_t=x_t)
         check_times("Parameterization.x_0", t=t)
         _, b = self.row(schedule, t)
         D = self.determinant(schedule, t)
-        return expand(schedule.sigma(t) / D, output) * output - expand(b / D, x_t) * x_t
+        of_output, of_x_t = schedule.sigma(t) / D, b / D
+        if t.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(t.detach().all()):
+            if not bool((torch.isfinite(of_output) & torch.isfinite(of_x_t)).all()):  # infinite where there is no noise
+                check_noisy(f"a network that predicts {self.name}", t)
+        return expand(of_output, output) * output - expand(of_x_t, x_t) * x_t
 
     def eps(self, schedule: NoiseSchedule, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """eps = (a x_t - alpha o) / D.

@@ -557,7 +557,7 @@ def diffuse(
         N + 1 states, upwards in time; x_0_hat is None.
 
     Raises:
-        ValueError: if the times do not fall within [0, 1], or x_0 is not finite.
+        ValueError: if the times do not fall within [0, 1], x_0 is not finite, or the drift or diffusion at a time.
         TypeError: if x_0 is not a float tensor.
     """
     _check_times(times)
@@ -569,6 +569,12 @@ def diffuse(
     for s, t in itertools.pairwise(times.flip(0)):
         x_s, dt = state.x, t - s
         f, g = schedule.drift(s), schedule.diffusion(s)
+        if f.device.type == "cpu" and not bool(torch.isfinite(f) & torch.isfinite(g)):
+            raise ValueError(
+                f"diffuse was asked to step from t = {float(s):.4g}, where {type(schedule).__name__} has the drift "
+                f"{float(f):.4g} and the diffusion {float(g):.4g}; define both in the schedule for this time, or end "
+                "the grid above it."
+            )
         dt = onto(f.device, dt, f.dtype)
         x_t = x_s + expand(f * dt, x_s) * x_s + expand(g * torch.sqrt(dt), x_s) * noise_like(x_s, generator)
         state = State(t, x_t)

@@ -85,11 +85,17 @@ def onto(device: torch.device, x: Tensor, dtype: torch.dtype | None = None) -> T
 
 
 def slope(f: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
-    """df/dt of an elementwise function, by automatic differentiation. Shape of t."""
+    """df/dt of an elementwise function, by automatic differentiation. Shape of t.
+
+    It can be differentiated again where the time takes a gradient or f has weights that do, as a learnt schedule's has.
+    """
+    learnt = torch.is_grad_enabled() and (t.requires_grad or f(t.detach()).requires_grad)
     with torch.inference_mode(False), torch.enable_grad():
-        t = t.detach().clone().requires_grad_()
+        t = t.clone() if learnt and t.requires_grad else t.detach().clone().requires_grad_()
         y = f(t)
-        return torch.autograd.grad(y.sum(), t)[0] if y.requires_grad else torch.zeros_like(t)
+        if not y.requires_grad:
+            return torch.zeros_like(t)
+        return torch.autograd.grad(y.sum(), t, create_graph=learnt, materialize_grads=True)[0]
 
 
 class NoiseSchedule(nn.Module, ABC):
@@ -236,7 +242,7 @@ class BetaSchedule(_VariancePreserving):
             raise TypeError(
                 f"BetaSchedule got betas={given!r}; give a tensor (T,), or call BetaSchedule.{betas}(1000)."
             )
-        betas = torch.as_tensor(betas).to(torch.float64, copy=True)  # nobody changes the table from outside
+        betas = torch.as_tensor(betas).detach().to(torch.float64, copy=True)  # nobody changes the table from outside
         if betas.ndim != 1 or len(betas) == 0:
             raise ValueError(
                 f"BetaSchedule got betas of shape {tuple(betas.shape)}; give one beta per step, shape (T,)."

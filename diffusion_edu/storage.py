@@ -85,7 +85,13 @@ def save_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Tensors of any shape by name, and text by name, as one safetensors file, atomically."""
-    ready = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    ready: dict[str, Tensor] = {}
+    places = set()
+    for name, value in tensors.items():
+        value = value.detach().cpu().contiguous()
+        place = value.untyped_storage().data_ptr()
+        ready[name] = value.clone() if place in places else value  # tied weights: each name is written for itself
+        places.add(place)
     write_atomically(path, safetensors.torch.save(ready, metadata=dict(metadata or {})))
 
 
@@ -198,7 +204,7 @@ def check_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) ->
                 f"there and {tuple(value.shape)} here. Build the model as it was built for training."
             )
         found, floats = tensors[name].dtype, value.is_floating_point()
-        if found.is_floating_point != floats or found not in NUMBERS:
+        if found != value.dtype and (found.is_floating_point != floats or found not in NUMBERS):
             raise ValueError(
                 f"the weights in {origin} hold {name} as {found}; it is {value.dtype} here, and a file has it in one "
                 f"of {', '.join(str(kind) for kind in NUMBERS if kind.is_floating_point == floats)}."

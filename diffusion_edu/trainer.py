@@ -19,7 +19,6 @@ how many processes wrote it.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
@@ -183,8 +182,8 @@ class Trainer(Generic[Model]):
             nowhere.
 
     Raises:
-        ValueError: if the batch cannot be shared evenly by the processes and parts; while iterating, if the data give
-            another number of examples.
+        ValueError: if the batch cannot be shared evenly by the processes and parts, or no weight takes a gradient;
+            while iterating, if the data give another number of examples.
         TypeError: if the model has no network, the data no batches, or the config is none.
         TrainingDivergedError: while iterating, at the first report whose loss is not finite.
         OSError: while iterating, if the processes do not see the same checkpoint.
@@ -210,6 +209,13 @@ class Trainer(Generic[Model]):
                 f"Trainer got the model {type(model).__name__}, which has no network; wrap a network by "
                 "DiffusionModel(network, schedule, V)."
             )
+        if hasattr(model, "_orig_mod"):
+            raise TypeError("Trainer got a compiled model; give the model itself, and TrainConfig(compile=True).")
+        if not any(p.requires_grad for p in model.parameters()):
+            raise ValueError(
+                "Trainer got a model whose weights take no gradients, as load_run and the shipped models give it; call "
+                "model.requires_grad_(True) first."
+            )
         if not callable(getattr(data, "batch", None)):
             raise TypeError(f"Trainer got data = {said(data)}; give TensorData(x, labels), or Fresh(draw).")
         # Accelerate's state is the whole process's. Alone, the first trainer's device is not to decide for the next.
@@ -223,14 +229,20 @@ class Trainer(Generic[Model]):
                 f"a batch of {config.batch_size} cannot be shared by {self._accelerator.num_processes} processes in "
                 f"{config.accumulate} parts each: make batch_size a multiple of {self._shares}."
             )
-        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.to(self.device)
+        for part in (*model.parameters(), *model.buffers()):
+            if part.ndim == 4:
+                part.data = part.data.contiguous(memory_format=torch.channels_last)
         # With many processes the network is wrapped, so that its gradients are averaged over them; the model is not, so
-        # that its weights keep their names. `_trained` is the model with the wrapped network in it.
+        # that its weights keep their names. The model has the wrapped network in it while the loss asks it.
         inner: Any = model.network  # nn.Module declares its attributes as Tensor | Module
         network = torch.compile(inner) if config.compile else inner
         self._network = self._accelerator.prepare_model(network, device_placement=False)
-        self._trained = copy.copy(model)
-        self._trained._modules = {**model._modules, "network": self._network}
+        of_network = {id(p) for p in inner.parameters()}
+        self._beside = [p for p in model.parameters() if p.requires_grad and id(p) not in of_network]
+        if self._accelerator.num_processes > 1:
+            for p in self._beside:
+                torch.distributed.broadcast(p.data, 0)
         self.data, self.loss, self.times = data, loss, times
         self.folder = None if folder is None else Path(folder)
         self.step = 0
@@ -355,9 +367,14 @@ class Trainer(Generic[Model]):
             last_part = k == config.accumulate  # gradients travel between processes once a step
             with nullcontext() if last_part else self._accelerator.no_sync(self._network):
                 with self._autocast, _own_draws(self.device, config.seed, self.step, DROPOUT, first + k):
-                    loss = self.loss(self._trained, x_0, t, condition=condition, eps=eps).mean() / config.accumulate
+                    with self._wrapped() as model:
+                        loss = self.loss(model, x_0, t, condition=condition, eps=eps).mean() / config.accumulate
                 loss.backward()
             mean_loss += loss.detach()
+        if self._accelerator.num_processes > 1:  # the wrapper has averaged the network's gradients, and no others
+            for p in self._beside:
+                grad = torch.zeros_like(p) if p.grad is None else p.grad
+                p.grad = self._accelerator.reduce(grad, reduction="mean")
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = config.rate(self.step)
@@ -365,6 +382,16 @@ class Trainer(Generic[Model]):
         self._average.update_parameters(self.model)
         self.step += 1
         return mean_loss + 0 * norm  # a gradient that is no number counts as such a loss
+
+    @contextmanager
+    def _wrapped(self) -> Iterator[Model]:
+        """The model with the wrapped network in the place of its own."""
+        own = self.model._modules["network"]
+        self.model._modules["network"] = self._network
+        try:
+            yield self.model
+        finally:
+            self.model._modules["network"] = own
 
     def _rate(self) -> float:
         return self.config.rate(max(0, self.step - 1))
@@ -555,7 +582,12 @@ def device_named(name: str, found: torch.device | None = None) -> torch.device:
             f"{', '.join(d for d in there if there[d])} here; name one of these."
         )
     if name != "auto":
-        return torch.device(name)
+        try:
+            return torch.device(name)
+        except RuntimeError as error:
+            raise ValueError(
+                f"there is no device {name!r}; give auto, cpu, mps, cuda, or cuda:1 of several."
+            ) from error
     return found or torch.device(next(d for d in ("cuda", "mps", "cpu") if there[d]))
 
 

@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 import diffusion_edu
 from diffusion_edu import (
     EPS,
+    SCORE,
+    VELOCITY,
     AttentionBlock,
     BetaSchedule,
     Classifier,
@@ -124,6 +126,7 @@ from diffusion_edu.data import read_idx
 from diffusion_edu.denoiser import velocity_in_angle
 from diffusion_edu.door import check_classes
 from diffusion_edu.schedule import expand
+from diffusion_edu.trainer import device_named
 
 VALUE, KIND, NONE, SUM = ValueError, TypeError, FileNotFoundError, ArithmeticError
 META = torch.device("meta")
@@ -141,6 +144,7 @@ HALF, ONE, T = f64(0.5), f64(1.0), f64(0.1, 0.2, 0.3, 0.4)
 DIGITS, FRAMES, fe = torch.zeros(2, 1, 28, 28), np.zeros((2, 2, 2), np.uint8), torch.ones(8, 3).cumsum(0)
 G = gaussian(torch.zeros(2), torch.ones(2))
 MIX = GaussianMixture(*moons())
+POINTS = GaussianMixture(torch.ones(2), torch.eye(2), torch.zeros(2), torch.arange(2))
 GD, MD, MC = G.denoiser(VP), MIX.denoiser(VP), MIX.classifier(VP)
 mlp, cmlp = ResidualMLP(2, 8, 1), ResidualMLP(2, 8, 1, num_classes=3)
 unet = UNet(channels=(4, 8), blocks=1, embedding=16, heads=2, num_classes=3).eval()
@@ -663,6 +667,28 @@ ROWS = [
         "a float",
     ),
     row("emp t 0", lambda: EmpiricalDenoiser(X, VP)(X, f64(0.0)), VALUE, "was asked at t = 0", "ask at a t above 0"),
+    row("emp list", lambda: EmpiricalDenoiser([[0.0]], VP), KIND, "examples = ", "give a tensor"),
+    row("emp list of labels", lambda: EmpiricalDenoiser(X, VP, [0, 1, 0, 1]), KIND, "labels = ", "give a tensor"),
+    row("mix list of labels", lambda: MD(X, HALF, [0, 1, 0, 1]), KIND, "condition = ", "give a tensor (B,) of whole"),
+    row("mix points at 0", lambda: POINTS.denoiser(VP)(X, f64(0.0)), VALUE, "asked at t = 0", "ask at a t above 0"),
+    row("class points at 0", lambda: POINTS.classifier(VP)(X, f64(0.0)), VALUE, "asked at t = 0", "ask at a t above 0"),
+    row("mix many t", lambda: MIX.marginal(VP, T).sample(5), VALUE, "a batch of 4 mixtures", "with one time, t of"),
+    row("score at 0", lambda: DiffusionModel(mlp, VP, SCORE)(X, f64(0.0)), VALUE, "predicts score", "a t above 0"),
+    row("velocity at 0", lambda: DiffusionModel(mlp, VP, VELOCITY)(X, f64(0.0)), VALUE, "velocity", "a t above 0"),
+    row("noisy k", lambda: NOISY(X, torch.tensor(100)), KIND, "t = a tensor", "schedule.time(k)"),
+    row("noisy t", lambda: NOISY(X, f64(-0.5)), VALUE, "t from -0.5", "a time lies in [0, 1],"),
+    row("cfg t float", lambda: ClassifierFreeGuidance(cmodel, 2.0)(X, 0.5, LAB), KIND, "t = 0.5", "torch.tensor(0.5)"),
+    row(
+        "frozen", lambda: Trainer(fresh().requires_grad_(False), TD), VALUE, "take no gradients", "requires_grad_(True)"
+    ),
+    row(
+        "compiled",
+        lambda: Trainer(torch.compile(fresh(), backend="eager"), TD),
+        KIND,
+        "a compiled model",
+        "TrainConfig(compile=True)",
+    ),
+    row("device", lambda: device_named("cpu:x"), VALUE, "no device 'cpu:x'", "give auto, cpu"),
     row("emp t 2", lambda: EmpiricalDenoiser(X, VP)(X, f64(2.0)), VALUE, "t from 2 to 2", "a time lies in [0, 1],"),
     # guidance
     row(

@@ -439,6 +439,52 @@ def test_labels_of_a_model_without_labels_are_refused():
         labels_for(given, "3", 4)
 
 
+def test_a_model_that_never_did_without_labels_is_not_asked_to():
+    given = recipe_from({"train": {"label_drop": 0.0}}, "")
+    assert labels_for(given, "each", 2) is not None
+    with pytest.raises(ValueError, match="no label was hidden in this model's training"):
+        labels_for(given, "none", 4)
+
+
+def test_a_model_without_labels_is_trained_and_measured(tmp_path, tiny):
+    flags = ["--model.no-conditional", "--folder", str(tmp_path / "run")]
+    assert main(["train", tiny, *flags]) == 0
+    model, given = load_run(tmp_path / "run")
+    assert model.network.embed.num_classes is None and labels_for(given, "each", 3) is None
+
+
+def test_a_new_model_leaves_the_generators_of_a_gpu_alone(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", asked.append)
+    before = torch.get_rng_state()
+    recipe_from({}, "").build_model()
+    assert not asked and torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_console_that_lacks_a_letter_gets_the_numbers_and_the_file_is_written(trained, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "diffusion_edu",
+        "evaluate",
+        str(trained),
+        "--n",
+        "20",
+        "--out",
+        str(tmp_path / "q"),
+    ]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert "20" in run.stdout and json.loads((tmp_path / "q").read_text())
+
+
+def test_a_folder_whose_name_is_no_utf8_is_refused_before_training(tiny, tmp_path, capsys):
+    folder = tmp_path / os.fsdecode(b"run\xff")
+    assert main(["train", tiny, "--folder", str(folder)]) == 2
+    assert "is not in UTF-8, which checkpoints need" in capsys.readouterr().err
+    assert not folder.exists()
+
+
 def test_evaluate_prints_n_errors_and_floors(trained, tmp_path, capsys):
     assert main(["evaluate", str(trained), "--n", "50", "--out", str(tmp_path / "q.json")]) == 0
     said = capsys.readouterr().out

@@ -16,6 +16,7 @@ from diffusion_edu import (
     GaussianMixture,
     V,
     angle,
+    dynamic_threshold,
     edm,
     eps,
     moons,
@@ -135,3 +136,7 @@ def test_the_angle_of_1_and_above_is_the_end_of_time(schedule):
 def test_the_check_names_who_was_called():
     with pytest.raises(ValueError, match="the walker got x of shape"):
         check_batch("the walker", Fixed(None), torch.zeros(3))
+
+
+def test_an_empty_batch_is_thresholded_as_it_is_clipped():
+    assert dynamic_threshold()(torch.zeros(0, 2)).shape == (0, 2)

@@ -154,3 +154,10 @@ def test_without_an_absolute_tolerance_a_start_at_0_is_no_reason_for_steps_of_0(
 def test_a_tolerance_below_what_float32_resolves_gets_a_sentence():
     with pytest.raises(ArithmeticError, match="float32"):
         list(integrate(van_der_pol, Y.float(), 0.0, 20.0, atol=1e-12, rtol=1e-12, max_evaluations=5000))
+
+
+@every_pair
+def test_a_number_that_stays_0_has_no_say_where_only_the_relative_error_counts(pair, scipys):
+    y = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    *_, last = integrate(lambda t, y: -y, y, 0.0, 1.0, atol=0.0, rtol=1e-6, pair=pair)
+    assert_close(last.y, y * math.exp(-1), rtol=1e-5, atol=0)

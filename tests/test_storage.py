@@ -57,3 +57,24 @@ def test_a_missing_file_and_another_models_weights_get_sentences(tmp_path):
     with pytest.raises(ValueError, match="1 tensors are missing"):
         load_weights(model, tmp_path / "fewer")
     assert torch.equal(model.weight, before)
+
+
+class Tied(nn.Module):
+    """Two names for one weight, and buffers of types that checkpoints of others do not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.b.weight = self.a.weight
+        self.register_buffer("index", torch.arange(3, dtype=torch.int8))
+        self.register_buffer("phase", torch.ones(2, dtype=torch.complex64))
+
+
+def test_tied_weights_and_rare_types_are_written_and_read(tmp_path):
+    model, other = Tied(), Tied()
+    save_weights(model, tmp_path / "tied.safetensors")
+    load_weights(other, tmp_path / "tied.safetensors")
+    assert torch.equal(other.a.weight, model.a.weight) and other.b.weight is other.a.weight
+    save_tensors(tmp_path / "int.safetensors", {**model.state_dict(), "index": torch.arange(3, dtype=torch.int16)})
+    with pytest.raises(ValueError, match=r"hold index as torch\.int16; it is torch\.int8 here"):
+        load_weights(other, tmp_path / "int.safetensors")

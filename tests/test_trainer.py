@@ -572,3 +572,76 @@ def test_clipping_the_rate_and_the_decay_reach_the_optimiser():
     assert trainer._optimizer.param_groups[0]["lr"] == last.learning_rate == trainer.config.rate(6)
     for decay in (0.0, 0.25):
         assert moons_trainer(1, weight_decay=decay)._optimizer.param_groups[0]["weight_decay"] == decay
+
+
+class Curriculum(DiffusionModel):
+    """Looks at itself while it trains."""
+
+    strength = 0.0
+
+    def output(self, x_t, t, condition=None):
+        self.seen = (self.training, self.network.training, self.strength)
+        return super().output(x_t, t, condition)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_loss_asks_the_model_as_it_is_now(compiled, monkeypatch):
+    if compiled:  # a wrapper of the network, as many processes have one too
+        monkeypatch.setattr(torch, "compile", Around)
+    model = Curriculum(ResidualMLP(2, 8, 1), CosineSchedule(), V).eval()
+    config = TrainConfig(steps=2, batch_size=4, device="cpu", compile=compiled)
+    trainer = Trainer(model, Fresh(GaussianMixture(*moons()).sample), config=config)
+    model.strength = 1.0
+    trainer.run()
+    assert model.seen == (True, True, 1.0)
+    assert isinstance(model.network, ResidualMLP), "its own network is back"
+
+
+class Around(nn.Module):
+    """A network around a network."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs):
+        return self.network(*inputs)
+
+
+class Volume(nn.Module):
+    """A network for pictures with a depth."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv3d(1, 1, 3, padding=1)
+
+    def forward(self, x, level, condition=None):
+        return self.conv(x)
+
+
+def test_volumes_can_be_trained_on():
+    data = TensorData(torch.randn(8, 1, 4, 5, 6))
+    config = TrainConfig(steps=2, batch_size=4, device="cpu")
+    Trainer(DiffusionModel(Volume(), CosineSchedule(), V), data, config=config).run()
+
+
+def test_latents_that_remember_their_encoder_are_data_all_the_same():
+    latents = nn.Linear(2, 2)(torch.randn(8, 2))
+    assert latents.requires_grad
+    config = TrainConfig(steps=3, batch_size=4, device="cpu")
+    Trainer(DiffusionModel(ResidualMLP(2, 8, 1), CosineSchedule(), V), TensorData(latents), config=config).run()
+
+
+def test_tied_weights_are_trained_saved_and_resumed(tmp_path):
+    def make():
+        torch.manual_seed(0)
+        network = ResidualMLP(2, 8, 2)
+        network.layers[1][0].weight = network.layers[0][0].weight
+        config = TrainConfig(steps=4, batch_size=4, device="cpu", save_every=2)
+        data = Fresh(GaussianMixture(*moons()).sample)
+        return Trainer(DiffusionModel(network, CosineSchedule(), V), data, config=config, folder=tmp_path)
+
+    straight = make().run()
+    again = make()
+    again.resume(tmp_path)
+    assert again.step == 4 and same(again.model, straight.model) and same(again.ema, straight.ema)

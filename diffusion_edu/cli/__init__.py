@@ -13,6 +13,7 @@ is the comment beside the field. What a name in it stands for is in ``names``; w
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import sys
@@ -123,6 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def console() -> NoReturn:
     """Run the command of this process, and end the process with its exit status: what ``diffusion-edu`` calls."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a console that has no é still gets the numbers
     leave(main())
 
 
@@ -168,9 +172,9 @@ def _evaluate(arguments: list[str]) -> int:
     own = Evaluate(**_fields(recipe.sample), n=recipe.evaluate.n or Evaluate.n, seed=recipe.evaluate.seed)
     asked = _parse(Evaluate, own, rest, "evaluate FOLDER")
     quality = measure(model.to(device_named(asked.device)), recipe, asked, asked.n, asked.seed)
-    print(quality)
     if asked.out is not None:
         write_atomically(asked.out, (json.dumps(quality.as_dict(), indent=1) + "\n").encode())
+    print(quality)
     return 0
 
 

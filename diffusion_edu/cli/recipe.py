@@ -262,7 +262,7 @@ class Recipe:
         shape, classes = self.data_set.shape, len(self.data_set.classes)
         num_classes = classes if self.model.conditional else None
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.train.seed)
+            torch.default_generator.manual_seed(self.train.seed)  # torch.manual_seed would turn a GPU's back as well
             network: nn.Module
             if self.of_pictures:
                 u = self.unet
@@ -278,7 +278,7 @@ class Recipe:
         weight = WEIGHTS[self.loss.weight]()
 
         def loss(model: DiffusionModel, x_0: Tensor, t: Tensor, *, condition: Tensor | None, eps: Tensor) -> Tensor:
-            return denoising_loss(model, x_0, t, weight, condition, eps)
+            return denoising_loss(model, x_0, t, weight, condition if self.model.conditional else None, eps)
 
         return loss
 

@@ -65,6 +65,12 @@ def train(recipe: Recipe, folder: str | os.PathLike[str], command: str) -> Train
         KeyboardInterrupt: on Ctrl-C, after a checkpoint.
     """
     folder = Path(folder)
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"the name of the folder {str(folder)!r} is not in UTF-8, which checkpoints need; give another --folder."
+        ) from None
     _same_run(recipe, folder)
     load_drawing()  # what is missing is said now and not after hours
     writer = _tensorboard() if recipe.log.tensorboard else None

@@ -44,9 +44,14 @@ def labels_for(recipe: Recipe, condition: str, n: int) -> Tensor | None:
         n: how many.
 
     Raises:
-        ValueError: if the model has no such class, or no labels at all.
+        ValueError: if the model has no such class, or no labels at all, or has never been without one in training.
     """
     classes = recipe.data_set.classes
+    if condition == "none" and recipe.model.conditional and recipe.train.label_drop == 0:
+        raise ValueError(
+            "condition is 'none', and no label was hidden in this model's training (train.label_drop = 0), so that it "
+            "never learnt to do without. Ask for classes, or train with train.label_drop above 0."
+        )
     if condition == "none" or (condition == "each" and not recipe.model.conditional):
         return None
     if not recipe.model.conditional:
