@@ -94,5 +94,27 @@ def test_each_notebook_has_at_least_three_exercises_with_wrong_answers(path):
     assert len(numbers) >= 3 and numbers == wrong_answers.of(path.stem).keys()
 
 
+class Listed(ast.NodeTransformer):
+    """Turns `return a, b` into `return [a, b]`."""
+
+    def visit_Return(self, node):
+        if isinstance(node.value, ast.Tuple):
+            node.value = ast.List(node.value.elts, ast.Load())
+        return node
+
+
+@every_exercise
+def test_several_answers_may_come_as_a_list(found):
+    assert found.solution is not None
+    listed = ast.unparse(ast.fix_missing_locations(Listed().visit(ast.parse(found.solution))))
+    verdict = found.try_(listed)
+    assert verdict.status == "right", verdict.message
+
+
+def test_some_exercises_ask_for_several_answers():
+    tuples = [n for f in ALL.values() for n in ast.walk(ast.parse(f.solution or "")) if isinstance(n, ast.Return)]
+    assert sum(isinstance(node.value, ast.Tuple) for node in tuples) >= 3
+
+
 def test_there_are_exercises():
     assert len(ALL) >= 3

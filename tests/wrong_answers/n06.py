@@ -79,6 +79,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (norm(("groups, C // groups,", "C // groups, groups,")), "as many groups as"),
         (norm((".sqrt()", "")), "divides by the variance"),
         (norm((", correction=0", "")), "n - 1 below"),
+        (norm((" + 1e-5", "")), "the 1e-5 under the root are missing"),
         (norm(("(grouped - mean)", "grouped")), "the mean is not taken away"),
     ],
     "6.3": [
