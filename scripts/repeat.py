@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -146,8 +146,9 @@ def main(arguments: list[str] | None = None) -> int:
         return made(wish, there[wish.name]) if time.monotonic() < deadline else None
 
     with ThreadPoolExecutor(given.jobs) as pool:
-        for run in pool.map(in_time, [wish for wish in wanted if wish not in before]):
-            if run is not None:
+        begun = [pool.submit(in_time, wish) for wish in wanted if wish not in before]
+        for ended in as_completed(begun):  # a long run does not keep the others from the record
+            if (run := ended.result()) is not None:
                 runs.append(run)
                 report.write_rows(given.file, runs)
                 print(run, flush=True)
