@@ -63,16 +63,20 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
-def machine(device: torch.device | None = None) -> str:
-    """One line: what it ran on, and when. Without a device: on which processor, and on no number of threads."""
-    threads = "" if device is None else f"{torch.get_num_threads()} threads, "
-    versions = f"PyTorch {torch.__version__}, Python {platform.python_version()}, {platform.system()}"
-    name = torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else _processor()
-    where = "" if device is None else f"{device.type}: "
-    return f"{where}{name}, {os.cpu_count()} cores, {threads}{versions}, {datetime.date.today().isoformat()}"
+def machine(device: torch.device) -> str:
+    """One line: what it ran on, and when."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+    return f"{device.type}: {name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {versions()}"
 
 
-def _processor() -> str:
+def versions() -> str:
+    """What it ran with, and when."""
+    today = datetime.date.today().isoformat()
+    return f"PyTorch {torch.__version__}, Python {platform.python_version()}, {platform.system()}, {today}"
+
+
+def processor() -> str:
+    """The name that it has for its maker."""
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:

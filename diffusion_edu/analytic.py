@@ -24,7 +24,17 @@ import torch
 from torch import Tensor
 
 from .data import to_model_range
-from .door import are_labels, check_alike, check_counts, check_generator, check_noisy, check_times, said
+from .door import (
+    are_labels,
+    check_alike,
+    check_counts,
+    check_generator,
+    check_noisy,
+    check_tensors,
+    check_times,
+    readable,
+    said,
+)
 from .gaussian import noise_like
 from .schedule import NoiseSchedule, onto
 
@@ -302,13 +312,12 @@ class MixtureClassifier:
 
 def _sees_noise(who: str, mixture: GaussianMixture, t: Tensor) -> None:
     """Points have no density at t = 0; wide components do."""
-    if mixture.stds.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(mixture.stds.all()):
+    if readable(mixture.stds) and not bool(mixture.stds.all()):
         check_noisy(who, t)
 
 
 def _one_label_each(who: str, x: Tensor, condition: Tensor) -> None:
-    if not isinstance(condition, Tensor):
-        raise TypeError(f"{who} got condition = {said(condition)}; give a tensor (B,) of whole numbers.")
+    check_tensors(who, "a tensor (B,) of whole numbers", condition=condition)
     if condition.shape != x.shape[:1] or condition.is_floating_point():
         raise ValueError(
             f"{who} got {len(x)} examples and labels of shape {tuple(condition.shape)} and type {condition.dtype}; "
@@ -366,10 +375,9 @@ class EmpiricalDenoiser:
     def __post_init__(self) -> None:
         examples, chunk = self.examples, self.chunk
         check_counts("EmpiricalDenoiser", chunk=chunk)
-        given: tuple[tuple[str, object], ...] = (("examples", examples), ("labels", self.labels))
-        for name, value in given:
-            if not isinstance(value, Tensor) and not (name == "labels" and value is None):
-                raise TypeError(f"EmpiricalDenoiser got {name} = {said(value)}; give a tensor.")
+        check_tensors("EmpiricalDenoiser", examples=examples)
+        if self.labels is not None:
+            check_tensors("EmpiricalDenoiser", labels=self.labels)
         if examples.ndim < 2 or len(examples) == 0:
             raise ValueError(
                 f"EmpiricalDenoiser got examples of shape {tuple(examples.shape)}; give (N, ...), at least 1 of each."

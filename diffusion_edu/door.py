@@ -118,6 +118,22 @@ def check_input(who: str, x: Tensor, shape: tuple[int | str, ...], weight: Tenso
         )
 
 
+def readable(*tensors: Tensor) -> bool:
+    """Whether their values can be looked at: they are on the CPU, so that nothing waits, and no graph is compiled."""
+    return all(x.device.type == "cpu" for x in tensors) and not torch.compiler.is_compiling()
+
+
+def check_tensors(who: str, wanted: str = "a tensor", **given: object) -> None:
+    """Each must be a tensor.
+
+    Raises:
+        TypeError: if one is not; the sentence asks for what is ``wanted``.
+    """
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{who} got {name} = {said(value)}; give {wanted}.")
+
+
 def check_classes(who: str, labels: Tensor, classes: int, has: str) -> None:
     """Each label must be below ``classes``; negative ones stand for none. They are read only on the CPU.
 
@@ -130,8 +146,7 @@ def check_classes(who: str, labels: Tensor, classes: int, has: str) -> None:
     Raises:
         ValueError: if one is above the last class.
     """
-    readable = labels.device.type == "cpu" and not torch.compiler.is_compiling() and len(labels) > 0
-    if readable and (last := int(labels.max())) >= classes:
+    if readable(labels) and len(labels) and (last := int(labels.max())) >= classes:
         raise ValueError(
             f"{who} got the label {last}, and {has} {classes} classes: labels are from 0 to {classes - 1}, and -1 for "
             "none."
@@ -162,7 +177,7 @@ def check_times(who: str, **times: Tensor) -> None:
                 f"{who} got {name} = {said(t)}; a time is a float tensor, () or (B,), in [0, 1]: "
                 "torch.tensor(0.5), or schedule.time(k) for the step k of a table of betas."
             )
-        if t.device.type == "cpu" and not torch.compiler.is_compiling() and t.numel():
+        if readable(t) and t.numel():
             t = t.detach()
             low, high = (t.item(), t.item()) if t.ndim == 0 else (end.item() for end in torch.aminmax(t))
             if not (low >= 0 and high <= 1):
@@ -180,7 +195,7 @@ def check_noisy(who: str, t: Tensor) -> None:
         TypeError: as for ``check_times``.
     """
     check_times(who, t=t)
-    if t.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(t.detach().all()):
+    if readable(t) and not bool(t.detach().all()):
         raise ValueError(f"{who} was asked at t = 0, where there is no noise and eps_hat is 0 / 0; ask at a t above 0.")
 
 

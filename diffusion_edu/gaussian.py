@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .door import check_alike, check_counts, check_generator, is_real, said
+from .door import check_alike, check_counts, check_generator, is_real, readable, said
 
 __all__ = ["Normal", "bits_per_dim", "discretized_log_prob"]
 
@@ -57,8 +57,7 @@ class Normal:
             raise ValueError(
                 f"Normal got a mean on {self.mean.device} and a std on {self.std.device}; move them to one device."
             )
-        readable = self.std.device.type == "cpu" and not torch.compiler.is_compiling()
-        if readable and bool((self.std.detach() < 0).any()):
+        if readable(self.std) and bool((self.std.detach() < 0).any()):
             lowest = float(self.std.detach().min())
             raise ValueError(f"Normal got std={lowest:.4g}; it must be at least 0, and 0 is a point.")
 

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .denoiser import Around, angle
-from .door import are_labels, check_alike, check_classes, check_times, is_real, said
+from .door import are_labels, check_alike, check_classes, check_tensors, check_times, is_real, said
 from .gaussian import noise_like
 from .networks import NO_LABEL, LevelClassifier
 from .process import q_sample
@@ -412,8 +412,8 @@ def _weight(scale: float, outside: float, interval: tuple[float, float], t: Tens
 
 
 def _labels(who: str, x_t: Tensor, condition: Tensor | None) -> Tensor:
-    if condition is not None and not isinstance(condition, Tensor):
-        raise TypeError(f"{who} got condition = {said(condition)}; give a tensor (B,) of whole numbers.")
+    if condition is not None:
+        check_tensors(who, "a tensor (B,) of whole numbers", condition=condition)
     if condition is None or condition.shape != x_t.shape[:1] or not are_labels(condition):
         given = "none" if condition is None else f"labels of shape {tuple(condition.shape)} and type {condition.dtype}"
         raise ValueError(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .door import are_labels, check_classes, check_counts, check_input, check_share, is_real, said
+from .door import are_labels, check_classes, check_counts, check_input, check_share, check_tensors, is_real
 
 __all__ = [
     "NO_LABEL",
@@ -117,8 +117,7 @@ class ConditionEmbedding(nn.Module):
             return embedding
         if condition is None:
             condition = torch.full(level.shape, NO_LABEL, device=level.device)
-        if not isinstance(condition, Tensor):
-            raise TypeError(f"the network got condition = {said(condition)}; give a tensor (B,) of whole numbers.")
+        check_tensors("the network", "a tensor (B,) of whole numbers", condition=condition)
         if condition.shape != level.shape or not are_labels(condition):
             raise ValueError(
                 f"the network got {len(level)} examples and labels of shape {tuple(condition.shape)} and type "

@@ -26,7 +26,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .door import check_alike, check_noisy, check_times, is_real
+from .door import check_alike, check_noisy, check_times, is_real, readable
 from .schedule import NoiseSchedule, expand
 
 __all__ = ["EPS", "SCORE", "VELOCITY", "X0", "Parameterization", "V", "edm"]
@@ -84,7 +84,7 @@ class Parameterization:
         _, b = self.row(schedule, t)
         D = self.determinant(schedule, t)
         of_output, of_x_t = schedule.sigma(t) / D, b / D
-        if t.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(t.detach().all()):
+        if readable(t) and not bool(t.detach().all()):
             if not bool((torch.isfinite(of_output) & torch.isfinite(of_x_t)).all()):  # infinite where there is no noise
                 check_noisy(f"a network that predicts {self.name}", t)
         return expand(of_output, output) * output - expand(of_x_t, x_t) * x_t

@@ -19,7 +19,7 @@ import numbers
 import torch
 from torch import Tensor
 
-from .door import check_alike, check_generator, check_times, said
+from .door import check_alike, check_generator, check_times, readable, said
 from .gaussian import Normal, noise_like
 from .schedule import NoiseSchedule, expand, onto
 
@@ -174,8 +174,7 @@ def _check_order(who: str, s: Tensor, t: Tensor) -> None:
         raise ValueError(
             f"{who} got s of shape {tuple(s.shape)} and t of shape {tuple(t.shape)}; give each () or (B,)."
         )
-    readable = s.device.type == t.device.type == "cpu" and not torch.compiler.is_compiling()
-    if readable and bool((s > t).any()):
+    if readable(s, t) and bool((s > t).any()):
         raise ValueError(
             f"{who} got s up to {float(s.max()):.4g} and t down to {float(t.min()):.4g}; a step goes from t to an "
             "earlier s, nearer to the data: s < t."

@@ -194,6 +194,11 @@ def heun() -> Step:
     return step
 
 
+def _finite(f: Tensor, g: Tensor) -> bool:
+    """Whether an SDE has a drift and a diffusion at a time; what is on a GPU is not waited for."""
+    return f.device.type != "cpu" or bool(torch.isfinite(f) & torch.isfinite(g))
+
+
 def euler_maruyama() -> Step:
     """Euler-Maruyama for the reverse SDE, dx = (f x - g^2 score) dt + g dw backwards in time (Song et al. 2021, eq. 6).
 
@@ -209,7 +214,7 @@ def euler_maruyama() -> Step:
     ) -> State:
         t, x_t, schedule = state.t, state.x, denoiser.schedule
         f, g = schedule.drift(t), schedule.diffusion(t)
-        if f.device.type == "cpu" and not bool(torch.isfinite(f) & torch.isfinite(g)):
+        if not _finite(f, g):
             raise ValueError(
                 f"euler_maruyama was asked to step from t = {float(t):.4g}, where the SDE of "
                 f"{type(schedule).__name__} is "
@@ -569,7 +574,7 @@ def diffuse(
     for s, t in itertools.pairwise(times.flip(0)):
         x_s, dt = state.x, t - s
         f, g = schedule.drift(s), schedule.diffusion(s)
-        if f.device.type == "cpu" and not bool(torch.isfinite(f) & torch.isfinite(g)):
+        if not _finite(f, g):
             raise ValueError(
                 f"diffuse was asked to step from t = {float(s):.4g}, where {type(schedule).__name__} has the drift "
                 f"{float(f):.4g} and the diffusion {float(g):.4g}; define both in the schedule for this time, or end "

@@ -238,11 +238,13 @@ class Trainer(Generic[Model]):
         inner: Any = model.network  # nn.Module declares its attributes as Tensor | Module
         network = torch.compile(inner) if config.compile else inner
         self._network = self._accelerator.prepare_model(network, device_placement=False)
-        of_network = {id(p) for p in inner.parameters()}
-        self._beside = [p for p in model.parameters() if p.requires_grad and id(p) not in of_network]
+        # The wrapper averages the gradients of the network, and no others; those we do ourselves.
+        self._beside: list[nn.Parameter] = []
         if self._accelerator.num_processes > 1:
-            for p in self._beside:
-                torch.distributed.broadcast(p.data, 0)
+            of_network = {id(p) for p in inner.parameters()}
+            self._beside = [p for p in model.parameters() if p.requires_grad and id(p) not in of_network]
+        for p in self._beside:
+            torch.distributed.broadcast(p.data, 0)
         self.data, self.loss, self.times = data, loss, times
         self.folder = None if folder is None else Path(folder)
         self.step = 0
@@ -371,10 +373,9 @@ class Trainer(Generic[Model]):
                         loss = self.loss(model, x_0, t, condition=condition, eps=eps).mean() / config.accumulate
                 loss.backward()
             mean_loss += loss.detach()
-        if self._accelerator.num_processes > 1:  # the wrapper has averaged the network's gradients, and no others
-            for p in self._beside:
-                grad = torch.zeros_like(p) if p.grad is None else p.grad
-                p.grad = self._accelerator.reduce(grad, reduction="mean")
+        for p in self._beside:
+            grad = torch.zeros_like(p) if p.grad is None else p.grad
+            p.grad = self._accelerator.reduce(grad, reduction="mean")
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = config.rate(self.step)

@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -99,7 +100,8 @@ def made(wish: Wish, notebook: Path) -> Run:
         print(done.stdout[-4000:], done.stderr[-1000:], sep="\n", file=sys.stderr)
     said = (done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["nothing was said"])[-1]
     outcome = "green" if done.returncode == 0 else said.strip("= ")
-    return Run(**asdict(wish), seconds=round(seconds, 1), outcome=outcome, commit=commit(), machine=report.machine())
+    machine = f"{report.processor()}, {os.cpu_count()} cores, {report.versions()}"
+    return Run(**asdict(wish), seconds=round(seconds, 1), outcome=outcome, commit=commit(), machine=machine)
 
 
 def commit() -> str:

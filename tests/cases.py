@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_edu import (
@@ -12,10 +13,29 @@ from diffusion_edu import (
     CosineSchedule,
     EDMSchedule,
     FlowSchedule,
+    NoiseSchedule,
     SubVPSchedule,
     VESchedule,
     VPSchedule,
 )
+
+
+class Learnt(NoiseSchedule):
+    """alpha = exp(-rate t), with a rate that is learnt, a parameter of the model and not of its network.
+
+    Nothing but alpha and sigma is defined, so that the diffusion at t = 0 is derived as 0 times infinity.
+    """
+
+    def __init__(self, rate=3.0):
+        super().__init__()
+        self.rate = nn.Parameter(torch.as_tensor(rate))
+
+    def alpha(self, t):
+        return torch.exp(-self.rate * t)
+
+    def sigma(self, t):
+        return torch.sqrt(-torch.expm1(-2 * self.rate * t))
+
 
 SCHEDULES = {
     "linear": BetaSchedule.linear(1000),

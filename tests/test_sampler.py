@@ -15,7 +15,6 @@ from diffusion_edu import (
     EDMSchedule,
     FlowSchedule,
     GaussianMixture,
-    NoiseSchedule,
     ResidualMLP,
     State,
     SubVPSchedule,
@@ -53,7 +52,7 @@ from diffusion_edu import (
     trajectory,
     transition_std,
 )
-from tests.cases import every_schedule
+from tests.cases import Learnt, every_schedule
 
 ONE = torch.ones((), dtype=torch.float64)
 
@@ -616,19 +615,9 @@ def test_a_generator_that_is_given_is_the_source_of_all_noise(draw):
     assert torch.equal(*ends)
 
 
-class Bare(NoiseSchedule):
-    """No more than alpha and sigma: its diffusion at t = 0 is derived as 0 times infinity."""
-
-    def alpha(self, t):
-        return torch.exp(-3 * t)
-
-    def sigma(self, t):
-        return torch.sqrt(1 - torch.exp(-6 * t))
-
-
 def test_diffuse_does_not_step_from_where_the_schedule_has_no_diffusion():
     x_0 = torch.ones(3, 2)
-    with pytest.raises(ValueError, match="step from t = 0, where Bare has the drift -3 and the diffusion nan"):
-        list(diffuse(Bare(), x_0, times(10)))
+    with pytest.raises(ValueError, match="step from t = 0, where Learnt has the drift -3 and the diffusion nan"):
+        list(diffuse(Learnt(), x_0, times(10)))
     above = torch.linspace(1, 1e-3, 11, dtype=torch.float64)
-    assert torch.isfinite(list(diffuse(Bare(), x_0, above))[-1].x).all()
+    assert torch.isfinite(list(diffuse(Learnt(), x_0, above))[-1].x).all()

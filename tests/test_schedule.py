@@ -18,7 +18,7 @@ from diffusion_edu import (
     VPSchedule,
 )
 from diffusion_edu.schedule import expand
-from tests.cases import ddpm_numbers, every_schedule
+from tests.cases import Learnt, ddpm_numbers, every_schedule
 
 INNER = torch.linspace(1e-4, 1 - 1e-4, 777, dtype=torch.float64)
 
@@ -240,29 +240,19 @@ def test_everything_that_a_schedule_may_have_moves_with_it():
     assert all(part.is_meta for part in parts) and list(schedule._buffers) == ["table", "count"]
 
 
-class Learnt(NoiseSchedule):
-    """alpha = exp(-rate t), with a rate that is learnt; nothing but alpha and sigma is defined."""
-
-    def __init__(self, rate=3.0):
-        super().__init__()
-        self.rate = nn.Parameter(torch.tensor(rate, dtype=torch.float64))
-
-    def alpha(self, t):
-        return torch.exp(-self.rate * t)
-
-    def sigma(self, t):
-        return torch.sqrt(-torch.expm1(-2 * self.rate * t))
+def learnt(rate=3.0):
+    return Learnt(torch.tensor(rate, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(
     "of", [lambda s, t: s.drift(t), lambda s, t: s.diffusion(t) ** 2, lambda s, t: torch.stack(s.rates(t))]
 )
 def test_what_is_derived_can_be_differentiated_in_a_learnt_schedule_and_in_time(of):
-    schedule, t, h = Learnt(), torch.tensor([0.2, 0.7], dtype=torch.float64, requires_grad=True), 1e-6
+    schedule, t, h = learnt(), torch.tensor([0.2, 0.7], dtype=torch.float64, requires_grad=True), 1e-6
     by_rate, by_time = torch.autograd.grad(of(schedule, t).sum(), (schedule.rate, t))
     with torch.no_grad():
         assert not of(schedule, t).requires_grad
-        central = (of(Learnt(3 + h), t).sum() - of(Learnt(3 - h), t).sum()) / (2 * h)
+        central = (of(learnt(3 + h), t).sum() - of(learnt(3 - h), t).sum()) / (2 * h)
         assert_close(by_rate, central, rtol=1e-6, atol=1e-8)
         central = (of(schedule, t + h) - of(schedule, t - h)) / (2 * h)
         assert_close(by_time, central.reshape(-1, 2).sum(0), rtol=1e-6, atol=1e-8)

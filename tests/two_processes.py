@@ -5,26 +5,10 @@ import os
 import sys
 
 import torch
-from torch import Tensor, nn
+from cases import Learnt
 
-from diffusion_edu import DiffusionModel, NoiseSchedule, TensorData, TrainConfig, Trainer, UNet, V, mnist_5k
+from diffusion_edu import DiffusionModel, TensorData, TrainConfig, Trainer, UNet, V, mnist_5k
 from diffusion_edu.trainer import leave
-
-
-class Learnt(NoiseSchedule):
-    """alpha = exp(-rate t), with a rate that is learnt: a parameter of the model, and not of its network."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rate = nn.Parameter(torch.tensor(3.0 + int(os.environ.get("RANK", "0"))))  # the first one's counts
-
-    def alpha(self, t: Tensor) -> Tensor:
-        """Shape of t."""
-        return torch.exp(-self.rate * t)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        """Shape of t."""
-        return torch.sqrt(-torch.expm1(-2 * self.rate * t))
 
 
 def main(folder: str, steps: int, resume: bool, accumulate: int) -> None:
@@ -34,7 +18,8 @@ def main(folder: str, steps: int, resume: bool, accumulate: int) -> None:
     config = TrainConfig(
         steps=steps, batch_size=8, learning_rate=1e-3, log_every=1, save_every=100, device="cpu", accumulate=accumulate
     )
-    trainer = Trainer(DiffusionModel(net, Learnt(), V), TensorData.of(mnist_5k()), config=config, folder=folder)
+    schedule = Learnt(3.0 + int(os.environ.get("RANK", "0")))  # the processes' rates differ; the first one's counts
+    trainer = Trainer(DiffusionModel(net, schedule, V), TensorData.of(mnist_5k()), config=config, folder=folder)
     if resume:
         trainer.resume(folder)
     losses = [progress.loss for progress in trainer]
