@@ -228,6 +228,11 @@ class Recipe:
                 f"the recipe sets {unused} and trains on {self.data.set}, for which the network is the one in {used}: "
                 f"set {used} instead."
             )
+        if self.model.conditional and self.train.label_drop == 1:
+            raise ValueError(
+                "the recipe has model.conditional = true and hides every label in training (train.label_drop = 1), so "
+                "that no class could be asked for; make label_drop less, or set model.conditional = false."
+            )
         self.check_guidance(self.sample)
 
     def check_guidance(self, settings: SampleConfig) -> None:

@@ -309,12 +309,13 @@ def _card(trainer: Trainer[DiffusionModel], recipe: Recipe, command: str, log: L
     )
     processes = trainer_module.processes()
     in_cycles = f" in {recipe.train.cycles} cycles of the learning rate" if recipe.train.cycles > 1 else ""
-    labels = (
-        f"{len(classes)} classes ({', '.join(classes)}), hidden in {recipe.train.label_drop:.0%} of the examples, so "
-        "that samples can be asked for by class or without one"
-        if recipe.model.conditional
-        else "not used"
+    drop = recipe.train.label_drop
+    hidden = (
+        f"hidden in {drop:.0%} of the examples, so that samples can be asked for by class or without one"
+        if drop
+        else "never hidden, so that samples are asked for by class"
     )
+    labels = f"{len(classes)} classes ({', '.join(classes)}), {hidden}" if recipe.model.conditional else "not used"
     if quality is None:
         measured = "Not measured (evaluate.n = 0)."
     else:
