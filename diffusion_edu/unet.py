@@ -14,6 +14,7 @@ Notebook: ``06_unet``. It knows nothing of diffusion.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -142,7 +143,9 @@ class UNet(nn.Module):
             if (H % self.patch or W % self.patch)
             else x
         )
-        h = self.stem(F.pixel_unshuffle(h, self.patch))
+        # Near t = 0 the noise is finer than bfloat16 can tell beside a picture's numbers, so this one is in float32.
+        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
+            h = self.stem(F.pixel_unshuffle(h, self.patch).to(self.stem.weight.dtype))
 
         skips = []
         for downsample, stages in zip(self.downsample, self.down, strict=True):
@@ -158,10 +161,19 @@ class UNet(nn.Module):
             for stage in _stages(stages):
                 h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
             if skips:  # back to the sides that this level had on the way down, odd ones too
-                h = upsample(F.interpolate(h, size=skips[-1].shape[-2:], mode="nearest"))
+                h = upsample(_doubled(h, *skips[-1].shape[-2:]))
 
         h = self.out(F.silu(self.norm(h)))
         return F.pixel_shuffle(h, self.patch)[..., :H, :W]
+
+
+def _doubled(h: Tensor, height: int, width: int) -> Tensor:
+    """Each pixel twice, across and down, cut to the sides given."""
+    if torch.compiler.is_compiling():  # PyTorch 2.13 compiles interpolate's gradient to 0 in bfloat16 on a CPU
+        B, C, H, W = h.shape
+        twice = h[:, :, :, None, :, None].expand(B, C, H, 2, W, 2).reshape(B, C, 2 * H, 2 * W)
+        return twice[..., :height, :width]
+    return F.interpolate(h, size=(height, width), mode="nearest")
 
 
 def _stages(stages: nn.Module) -> nn.ModuleList:

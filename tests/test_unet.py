@@ -1,7 +1,10 @@
 """The U-Net and its bricks: shapes, what depends on what, and the start at zero."""
 
+import shutil
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
@@ -15,6 +18,7 @@ from diffusion_edu import (
     UNet,
 )
 from diffusion_edu.networks import GroupNorm
+from diffusion_edu.unet import _doubled
 from tests.cases import awake
 
 
@@ -134,6 +138,51 @@ def test_gradients_reach_every_parameter():
     without = [n for n, p in net.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
     # a bias just before a norm over groups of one channel could vanish; no group here is that small
     assert without == []
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_noise_finer_than_bfloat16_gets_in_under_autocast(patch):
+    net, seen = awake(small(patch=patch)), []
+    net.stem.register_forward_hook(lambda module, given, out: seen.append(out.detach()))
+    x = torch.ones(4, 1, 8, 8) + 4e-4 * torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(x.bfloat16(), torch.ones_like(x).bfloat16()), "of such noise bfloat16 leaves nothing"
+    net(x, torch.full((4,), 1e-3))
+    with torch.autocast("cpu", torch.bfloat16):
+        net(x, torch.full((4,), 1e-3))
+    exact, under_autocast = seen
+    assert under_autocast.dtype == torch.float32 and torch.equal(under_autocast, exact)
+
+
+@pytest.mark.parametrize("side", [(8, 8), (7, 8), (1, 5)])
+def test_doubling_is_the_same_where_it_is_compiled(side, monkeypatch):
+    half = [(n + 1) // 2 for n in side]
+    h = torch.randn(2, 3, *half, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, 3, *side, dtype=torch.float64)
+    plain = _doubled(h, *side)
+    (by_plain,) = torch.autograd.grad((weight * plain).sum(), h)
+    assert torch.equal(plain, F.interpolate(h, size=side))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    compiled = _doubled(h, *side)
+    assert torch.equal(compiled, plain)
+    assert_close(torch.autograd.grad((weight * compiled).sum(), h)[0], by_plain)
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's advice
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "bf16"])
+def test_a_compiled_net_has_the_gradients_of_the_plain_one(autocast):
+    # PyTorch 2.13 on a CPU: where nearest-neighbour upsampling was compiled in bfloat16, all below it learnt nothing.
+    net = awake(small(channels=(8, 12), patch=2, num_classes=3))
+    x, level, labels = torch.randn(8, 1, 12, 12), torch.rand(8), torch.arange(8) % 3
+    compiled, gradients = torch.compile(net), []
+    for network, in_bf16 in ((net, False), (compiled, autocast)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):
+            loss = (network(x, level, labels).float() - x).square().mean()
+        gradients.append(torch.autograd.grad(loss, list(net.parameters())))
+    largest = max(gradient.norm() for gradient in gradients[0])
+    for (name, _), plain, found in zip(net.named_parameters(), *gradients, strict=True):
+        apart = (found - plain).norm() / (plain.norm() + 0.02 * largest)
+        assert apart < (0.1 if autocast else 1e-4), f"{name}: {apart:.3f} of its gradient"
 
 
 def test_attention_is_pytorchs():
