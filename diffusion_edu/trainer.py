@@ -90,7 +90,7 @@ class TrainConfig:
     # share of labels hidden in training, so that the model also learns the unconditional answer
     label_drop: float = 0.1
     precision: str = "fp32"  # "fp32", "bf16" (autocast), or "auto": bf16 where the device computes in it
-    compile: bool = False  # torch.compile: a minute at the start, then faster steps, on a GPU above all
+    compile: bool = False  # torch.compile: a minute at the start, then faster steps
     device: str = "auto"  # "cpu", "cuda", "mps", or "auto": the first of cuda, mps, cpu that is there
     accumulate: int = 1  # parts that a batch is worked through in, where it does not fit into memory at once
     seed: int = 0  # of everything that is drawn

@@ -449,16 +449,14 @@ def test_a_model_that_never_did_without_labels_is_not_asked_to():
 def test_a_model_that_would_never_see_a_label_is_refused():
     with pytest.raises(ValueError, match="hides every label in training"):
         recipe_from({"train": {"label_drop": 1.0}}, "")
-    assert (
-        labels_for(recipe_from({"train": {"label_drop": 1.0}, "model": {"conditional": False}}, ""), "each", 2) is None
-    )
+    without = recipe_from({"train": {"label_drop": 1.0}, "model": {"conditional": False}}, "")
+    assert labels_for(without, "each", 2) is None
 
 
 @pytest.mark.parametrize(("share", "words"), [("0", "never hidden, so"), ("0.25", "hidden in 25% of the examples, so")])
 def test_the_card_says_how_often_labels_were_hidden(tmp_path, tiny, share, words):
-    assert (
-        main(["train", tiny, "--train.label-drop", share, "--evaluate.n", "0", "--folder", str(tmp_path / "run")]) == 0
-    )
+    flags = ["--train.label-drop", share, "--evaluate.n", "0", "--folder", str(tmp_path / "run")]
+    assert main(["train", tiny, *flags]) == 0
     assert words in (tmp_path / "run" / "README.md").read_text()
 
 
