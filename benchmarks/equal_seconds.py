@@ -267,7 +267,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"{report.machine(racers[0].trainer.device)}. Recipe {given.recipe}, one seed, {given.n} samples by {sampling}."
         f"\n\n{table_of(finished)}"
     )
-    report.publish("equal_seconds", text, given.write)
+    report.publish(report.of_device("equal_seconds", racers[0].trainer.device), text, given.write)
     return 0
 
 

@@ -7,15 +7,16 @@ pictures is within 1.05 times the reference's, each seed beside the same seed. E
 evaluations, or down its ladder of tolerances, and stops at the first rung that is good enough.
 
 Every result (sampler, rung, seed, n) is a row of FOLDER/results.csv, written before the next one begins. It names the
-weights and the precision too, and counts for these only. The file is committed: the hours may be spent on several days
-and machines. Within a result each batch is kept, so that a run that was stopped goes on where it stood; ``--minutes``
-stops it. All samplers start from the same noise and ask for the same labels, the ten classes in turn. The network's
-x_0_hat is clipped to [-1, 1], as in its recipe. The schedulers of diffusers, where that library is installed, are
-driven by the same denoiser.
+weights, the precision and the kind of device too, and counts for these only. The file is committed: the hours may be
+spent on several days and machines. Within a result each batch is kept, so that a run that was stopped goes on where it
+stood; ``--minutes`` stops it. All samplers start from the same noise and ask for the same labels, the ten classes in
+turn. The network's x_0_hat is clipped to [-1, 1], as in its recipe. The schedulers of diffusers, where that library is
+installed, are driven by the same denoiser.
 
 The Fréchet distance errs upwards by about 1/n, in samples and reference alike, so numbers compare at one n only, and
 5 % of a distance with that error in it is a wider margin than 5 % of the distance itself. Beside them stands the floor:
-real pictures to real pictures at the same n, over 20 deals.
+real pictures to real pictures at the same n, over 20 deals, each with as many of a class as the samples have. Where the
+spread of that floor is more than 5 % of the reference, the samples are too few to rank by, and no sampler is named.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ from diffusion_edu import (
     times,
 )
 from diffusion_edu.cli import Recipe, load_run
+from diffusion_edu.cli.samples import alike
 from diffusion_edu.data import seeded
 from diffusion_edu.schedule import LARGEST_RATIO
 from diffusion_edu.storage import load_tensors, save_tensors
@@ -102,15 +104,16 @@ class Result:
     n: int
     weights: str  # a digest of the network's
     precision: str
+    device: str  # "cpu", "cuda" or "mps": the noise on the way comes from it
     evaluations: float  # of the network for one sample, the mean over the batches
     frechet: float
     agreement: float  # the share of the samples that a classifier takes for what was asked
     seconds: float
 
     @property
-    def key(self) -> tuple[str, float, int, int, str, str]:
+    def key(self) -> tuple[str, float, int, int, str, str, str]:
         """What makes it the answer to a question."""
-        return self.sampler, self.rung, self.seed, self.n, self.weights, self.precision
+        return self.sampler, self.rung, self.seed, self.n, self.weights, self.precision, self.device
 
 
 # the samplers
@@ -215,14 +218,16 @@ class Real:
 
     Args:
         features: (N, F).
+        labels: their classes, (N,).
         read: pictures to features, and to the labels that a classifier reads off them.
     """
 
     features: Tensor
+    labels: Tensor
     read: Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
     def parts(self, n: int, deal: int = 0) -> tuple[Tensor, Tensor]:
-        """n of them and the others, by a deal with a number.
+        """n of them with the labels that samples are asked for, and the others, by a deal with a number.
 
         Raises:
             ValueError: if a part has fewer than two.
@@ -232,12 +237,20 @@ class Real:
                 f"{len(self.features)} real pictures cannot be dealt into {n} and the rest; give a smaller n."
             )
         order = torch.randperm(len(self.features), generator=seeded(deal))
-        return self.features[order[:n]], self.features[order[n:]]
+        taken = order[alike(self.labels[order], asked_for(n, int(self.labels.max()) + 1))]
+        rest = torch.ones(len(self.features), dtype=torch.bool)
+        rest[taken] = False
+        return self.features[taken], self.features[rest]
 
     def floor(self, n: int) -> tuple[float, float]:
         """The distance of n real pictures to the others: mean and standard deviation over the deals."""
         found = [frechet_distance(*self.parts(n, deal)) for deal in range(DEALS)]
         return statistics.mean(found), statistics.stdev(found)
+
+
+def asked_for(n: int, classes: int) -> Tensor:
+    """The labels (n,) of the samples: the classes in turn."""
+    return torch.arange(n) % classes
 
 
 def digest(model: nn.Module) -> str:
@@ -291,7 +304,7 @@ def measured(
     deadline: float = math.inf,
     device: torch.device = CPU,
     batch: int = BATCH,
-    about: tuple[str, str] = ("", "fp32"),
+    about: tuple[str, str, str] = ("", "fp32", "cpu"),
 ) -> Result:
     """Draw n samples and measure them.
 
@@ -305,13 +318,13 @@ def measured(
         deadline: by ``time.monotonic``; no batch is begun after it.
         device: that the denoiser is on.
         batch: samples that are drawn at once.
-        about: digest of the weights, and the precision: "fp32", or "bf16" for autocast.
+        about: digest of the weights, the precision ("fp32", or "bf16" for autocast), and the kind of device.
 
     Raises:
         TimeIsUp: if the deadline comes first.
     """
     counting, generator = Counting(denoiser), seeded(seed)
-    asked = torch.arange(n) % len(recipe.data_set.classes)
+    asked = asked_for(n, len(recipe.data_set.classes))
     # drawn before anything else: the same for all samplers
     starts = prior(denoiser.schedule, (n, *recipe.data_set.shape), generator)
     if device != CPU:
@@ -354,10 +367,10 @@ class Results:
 
     Args:
         path: of the file.
-        about: digest of the weights and precision of those rows that are asked for; it keeps the others too.
+        about: weights, precision and device of those rows that are asked for; it keeps the others too.
     """
 
-    def __init__(self, path: Path, about: tuple[str, str]) -> None:
+    def __init__(self, path: Path, about: tuple[str, str, str]) -> None:
         self.path, self.about = path, about
         self.rows = {row.key: row for row in report.read_rows(path, Result)}
 
@@ -461,6 +474,8 @@ class Row:
         if len(self.ratios) > 1:
             ratio += f" ± {statistics.stdev(self.ratios) / math.sqrt(len(self.ratios)):.3f}"
         need = f"{evaluations:g}" if self.reached else f"more than {evaluations:g}"
+        if not self.reached and len(self.tried) < len(self.contender.rungs):
+            need += ", not run further"
         ladder = ", ".join(f"{calls:g}: {value:.2f}" for calls, value, _ in self.tried)
         return self.contender.name, need, ratio, f"{distance:.2f}", f"{agrees:.3f}", ladder
 
@@ -502,7 +517,8 @@ def text_of(
     rows = [row_of(results, contender, standard, seeds, n) for contender in contenders]
     distance = statistics.mean(row.frechet for row in of_standard)
     each = f" (of each seed: {', '.join(f'{row.frechet:.2f}' for row in of_standard)})" if seeds > 1 else ""
-    seconds = sum(row.seconds for row in results.rows.values() if (row.n, row.weights, row.precision) == (n, *about))
+    mine = [row for row in results.rows.values() if (row.n, row.weights, row.precision, row.device) == (n, *about)]
+    seconds = sum(row.seconds for row in mine)
     agrees = statistics.mean(row.agreement for row in of_standard)
     lines = [
         f"{report.machine(device)}. {n} samples for each of {seeds} seed{'s' * (seeds > 1)}, "
@@ -515,18 +531,24 @@ def text_of(
             ("sampler", "evaluations needed", "ratio there", "distance", "classifier agrees", "evaluations: distance"),
             [row.cells for row in rows],
         ),
-        advice(rows, floor[1]),
+        advice(rows, floor[1], distance),
     ]
     return "\n\n".join(lines)
 
 
-def advice(rows: Sequence[Row], chance: float) -> str:
+def advice(rows: Sequence[Row], chance: float, distance_of_reference: float) -> str:
     """Which of our samplers to take: fewest evaluations, and the smallest distance among those.
 
     Args:
         rows: of all contenders.
         chance: a standard deviation of the distance; within two of the best, at no more evaluations, others are named.
+        distance_of_reference: where chance is more than 5 % of it, nothing is named.
     """
+    if chance > (WITHIN - 1) * distance_of_reference:
+        share = chance / distance_of_reference
+        return (
+            f"At this n chance moves the distance by {share:.0%} of the reference's: too few samples to name a sampler."
+        )
     ours = [row for row in rows if row.contender.ours and row.reached]
     if not ours:
         return "None of our samplers is good enough within its ladder."
@@ -575,13 +597,13 @@ def main(arguments: list[str] | None = None) -> None:
     device = torch.device(given.device)
     model.to(device).network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     denoiser = Treated(model, clip_x_0)
-    pictures, _ = recipe.data_set.real("train", REAL, recipe.data.folder, 0)
+    pictures, labels = recipe.data_set.real("train", REAL, recipe.data.folder, 0)
     read = recipe.data_set.features(recipe.data.folder).of
     features, said = read(pictures)
     if said is None or not recipe.model.conditional:
         parser.error(f"{given.model} has no labels, or there is no classifier that reads them; give another model")
-    real = Real(features, read)
-    results = Results(folder / "results.csv", (digest(model), given.precision))
+    real = Real(features, labels, read)
+    results = Results(folder / "results.csv", (digest(model), given.precision, device.type))
     contenders, standard = present(CONTENDERS), reference(given.reference)
 
     deadline = time.monotonic() + 60 * given.minutes
@@ -608,7 +630,7 @@ def main(arguments: list[str] | None = None) -> None:
         text = text_of(results, contenders, standard, given.seeds, given.n, real.floor(given.n), device)
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    report.publish("evaluations", text, given.write)
+    report.publish(report.of_device("evaluations", device), text, given.write)
 
 
 if __name__ == "__main__":

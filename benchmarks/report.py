@@ -23,6 +23,7 @@ from typing import Any, TypeVar, get_type_hints
 import torch
 
 from diffusion_edu.storage import write_atomically
+from diffusion_edu.trainer import computes_in_bf16
 
 Row = TypeVar("Row")
 
@@ -66,7 +67,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def machine(device: torch.device) -> str:
     """One line: what it ran on, and when."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
-    return f"{device.type}: {name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {versions()}"
+    half = " that compute in bf16" if device.type == "cpu" and computes_in_bf16(device) else ""
+    return f"{device.type}: {name}, {os.cpu_count()} cores{half}, {torch.get_num_threads()} threads, {versions()}"
 
 
 def versions() -> str:
@@ -134,6 +136,15 @@ def placed(document: str, name: str, text: str) -> str:
     return f"{before}{begin}\n\n{text.strip()}\n\n{end}{rest.split(end)[1]}"
 
 
+def with_place(document: str, name: str) -> str:
+    """The document with a place for a GPU's result below that of the CPU's, where it had none."""
+    base = name.removesuffix("_cuda").removesuffix("_mps")
+    end = f"<!-- {base}: end -->"
+    if base == name or f"<!-- {name}: begin -->" in document:
+        return document
+    return document.replace(end, f"{end}\n\n<!-- {name}: begin -->\n<!-- {name}: end -->")
+
+
 def publish(name: str, text: str, write: bool, page: Path | None = None) -> None:
     """Print a result, and if asked put it into its place in a page.
 
@@ -149,4 +160,4 @@ def publish(name: str, text: str, write: bool, page: Path | None = None) -> None
     print(text)
     if write:
         page = README if page is None else page
-        write_atomically(page, placed(page.read_text(encoding="utf-8"), name, text).encode())
+        write_atomically(page, placed(with_place(page.read_text(encoding="utf-8"), name), name, text).encode())

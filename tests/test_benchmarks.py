@@ -70,6 +70,19 @@ def test_a_document_without_the_place_is_refused(document):
         report.placed(document, "a", "new")
 
 
+def test_a_gpu_gets_a_place_of_its_own_below_that_of_the_cpu(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text("above\n<!-- a: begin -->\nof the CPU\n<!-- a: end -->\nbelow\n")
+    for text in ("first", "of the GPU"):
+        report.publish("a_mps", text, True, page)
+    assert page.read_text() == (
+        "above\n<!-- a: begin -->\nof the CPU\n<!-- a: end -->\n\n"
+        "<!-- a_mps: begin -->\n\nof the GPU\n\n<!-- a_mps: end -->\nbelow\n"
+    )
+    with pytest.raises(ValueError, match="<!-- b_cuda: begin -->"):
+        report.publish("b_cuda", "no such result", True, page)
+
+
 @pytest.mark.parametrize(
     "name", ["train_step", "training_loop", "sampling", "solver_order", "adaptive", "evaluations", "equal_seconds"]
 )
@@ -404,7 +417,7 @@ def test_a_scheduler_of_diffusers_walks_the_path_of_our_step_on_the_same_levels(
     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4)  # its tables are in float32
 
 
-ABOUT = ("0123", "fp32")  # weights and precision
+ABOUT = ("0123", "fp32", "cpu")  # weights, precision and device
 
 
 def result(name, rung, frechet, seed=0):
@@ -438,14 +451,19 @@ def test_each_ladder_is_climbed_to_its_first_good_rung_and_the_cheapest_sampler_
     ratios = statistics.mean([2.1 / 2.0, 2.12 / 2.02])
     error = abs(2.1 / 2.0 - 2.12 / 2.02) / 2  # of the mean of two
     assert f"| fast | 10 | {ratios:.3f} ± {error:.3f} | 2.11 |" in text
-    for about in (("4567", "fp32"), ("0123", "bf16")):
+    for about in (("4567", "fp32", "cpu"), ("0123", "bf16", "cpu"), ("0123", "fp32", "cuda")):
         other = evaluations.Results(tmp_path / "results.csv", about)
-        assert not other.of("fast", 5, 2, 50), "they are another network's, or another precision's"
+        assert not other.of("fast", 5, 2, 50), "they are another network's, another precision's or another device's"
         with pytest.raises(ValueError, match="no reference"):
             evaluations.text_of(other, contenders, standard, 2, 50, (1.0, 0.1))
     assert text.endswith("Take **fast**: 10 evaluations.")
-    doubtful = evaluations.text_of(again, contenders, standard, 2, 50, (1.0, 1.0))
+    row = {row.contender.name: row for row in (evaluations.row_of(again, c, standard, 2, 50) for c in contenders)}
+    doubtful = evaluations.advice(list(row.values()), 1.0, 100.0)
     assert doubtful.endswith("chance does not tell apart from it: slow (4.01).")
+    too_few = evaluations.text_of(again, contenders, standard, 2, 50, (1.0, 0.11))  # of 2.01
+    assert too_few.endswith(
+        "At this n chance moves the distance by 5% of the reference's: too few samples to name a sampler."
+    )
     later = evaluations.fill(again, contenders, standard, 3, 50, lambda *_: pytest.fail("late"), deadline=-math.inf)
     assert not later, "nothing is begun when the time is up"
     assert "| slow | not run |" in evaluations.text_of(
@@ -456,6 +474,20 @@ def test_each_ladder_is_climbed_to_its_first_good_rung_and_the_cheapest_sampler_
         50,
         (1.0, 0.1),
     )
+    longer = evaluations.Contender("never", (5, 10, 20, 40), lambda *_: None)
+    assert "| never | more than 20, not run further |" in evaluations.text_of(
+        again, [longer], standard, 2, 50, (1.0, 0.1)
+    )
+
+
+def test_the_floor_is_dealt_with_the_labels_that_samples_are_asked_for():
+    numbers = torch.arange(400)
+    real = evaluations.Real(numbers[:, None].double(), numbers % 10, lambda x: (x, None))
+    deals = [real.parts(25, deal) for deal in (0, 1)]
+    for part, rest in deals:
+        assert (part.long() % 10).flatten().bincount().tolist() == 5 * [3] + 5 * [2]
+        assert torch.equal(torch.cat([part, rest]).flatten().sort().values, numbers.double()), "each is dealt once"
+    assert set(deals[0][0].flatten().tolist()) != set(deals[1][0].flatten().tolist())
 
 
 def test_a_result_that_was_stopped_in_its_midst_comes_out_the_same(tmp_path, monkeypatch):
@@ -464,9 +496,8 @@ def test_a_result_that_was_stopped_in_its_midst_comes_out_the_same(tmp_path, mon
     monkeypatch.setattr(evaluations, "time", clock)
     asked = torch.arange(12) % 10
     contender = evaluations.reference(2)  # it makes noise in its first step: the generator's state counts
-    real = evaluations.Real(
-        torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), lambda x: (x[:, 0, 14, 12:15], asked)
-    )
+    features = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    real = evaluations.Real(features, torch.arange(40) % 10, lambda x: (x[:, 0, 14, 12:15], asked))
 
     def draw(folder, seed=0, deadline=math.inf):
         return evaluations.measured(model, given, contender, 2.0, seed, 12, real, folder, deadline, batch=4)
@@ -475,7 +506,7 @@ def test_a_result_that_was_stopped_in_its_midst_comes_out_the_same(tmp_path, mon
     with pytest.raises(evaluations.TimeIsUp):
         draw(tmp_path / "cut", deadline=3 + 1)  # the whole one looked at the clock three times; now two batches
     kept = evaluations.Unfinished(
-        tmp_path / "cut" / "unfinished.safetensors", (contender.name, 2.0, 0, 12, "", "fp32"), 4
+        tmp_path / "cut" / "unfinished.safetensors", (contender.name, 2.0, 0, 12, "", "fp32", "cpu"), 4
     ).read()
     assert [len(part) for part in kept[0]] == [4, 4] and kept[1] == [2, 2]
     draw(tmp_path / "other", seed=1)
@@ -484,7 +515,7 @@ def test_a_result_that_was_stopped_in_its_midst_comes_out_the_same(tmp_path, mon
         again = draw(tmp_path / folder)
         assert (again.frechet, again.evaluations, again.key) == (whole.frechet, 2.0, whole.key)
     half = evaluations.measured(
-        model, given, contender, 2.0, 0, 12, real, tmp_path / "half", math.inf, batch=4, about=("", "bf16")
+        model, given, contender, 2.0, 0, 12, real, tmp_path / "half", math.inf, batch=4, about=("", "bf16", "cpu")
     )
     assert half.precision == "bf16" and 0 < abs(half.frechet / whole.frechet - 1) < 0.1
 

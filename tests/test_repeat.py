@@ -60,6 +60,27 @@ def test_a_difference_is_named_and_a_series_goes_on(three_notebooks, capsys):
     assert [run.name for run in left] == ["random", "random", "same"], "the lines of its old state are gone"
 
 
+def test_a_run_of_another_package_is_told_apart(tmp_path, monkeypatch):
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        return subprocess.run(["git", *who, *words], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    monkeypatch.setattr(repeat, "ROOT", tmp_path)
+    (tmp_path / "diffusion_edu").mkdir()
+    git("init")
+    commits = []
+    for text in ("old", "new"):
+        (tmp_path / "diffusion_edu" / "unet.py").write_text(text)
+        git("add", ".")
+        git("commit", "-m", text)
+        commits.append(repeat.commit())
+    assert [repeat.of_this_package(commit) for commit in (*commits, commits[1] + "+")] == [False, True, False]
+    repeat.of_this_package.cache_clear()
+    (tmp_path / "diffusion_edu" / "unet.py").write_text("newer")
+    assert not repeat.of_this_package(commits[1]) and repeat.commit() == commits[1] + "+"
+    repeat.of_this_package.cache_clear()
+
+
 @pytest.mark.skipif(not CAN_CUT, reason="this system lets no process cut its network off")
 def test_offline_there_is_no_network(three_notebooks, capsys):
     command = ["network", "--times", "1", "--threads", "1", "--file", str(three_notebooks / "runs.csv")]
