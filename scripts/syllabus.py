@@ -18,6 +18,9 @@ HEAD = """\
 From top to bottom; nothing later is needed for anything earlier. Each notebook opens with what you will be able to do,
 runs from its first cell to its last, and has exercises that check themselves. What you write into a notebook stays
 there: `git diff` shows it, and `git checkout notebooks` brings back the notebooks as they were.
+
+The seconds to run are round figures for two fast cores; slower ones take up to twice as long.
+[A table](../book/costs.md) has what was measured.
 """
 
 
