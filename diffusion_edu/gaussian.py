@@ -118,7 +118,8 @@ def noise_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         )
     check_generator("a draw of noise", generator)
     where = x.device if generator is None or x.is_meta else generator.device
-    return torch.randn(x.shape, dtype=x.dtype, device=where, generator=None if x.is_meta else generator).to(x.device)
+    drawn = torch.randn(x.shape, dtype=x.dtype, device=where, generator=None if x.is_meta else generator)
+    return drawn.to(x.device, non_blocking=x.device.type == "cuda")  # staged before the call returns: nothing waits
 
 
 def discretized_log_prob(normal: Normal, x: Tensor, levels: int = 256) -> Tensor:
@@ -145,8 +146,13 @@ def discretized_log_prob(normal: Normal, x: Tensor, levels: int = 256) -> Tensor
     # log(Phi(u) - Phi(l)) = log Phi(u) + log(1 - Phi(l) / Phi(u)). Mirrored into the left tail, where log Phi is exact.
     right = lower + upper > 0
     lower, upper = torch.where(right, -upper, lower), torch.where(right, -lower, upper)
-    log_upper, log_lower = torch.special.log_ndtr(upper), torch.special.log_ndtr(lower)
+    log_upper, log_lower = _log_ndtr(upper), _log_ndtr(lower)
     return log_upper + torch.log(-torch.expm1(log_lower - log_upper))
+
+
+def _log_ndtr(x: Tensor) -> Tensor:
+    """log of the normal distribution function, shape of x. MPS does not have it and goes by way of the CPU."""
+    return torch.special.log_ndtr(x.cpu()).to(x.device) if x.device.type == "mps" else torch.special.log_ndtr(x)
 
 
 def bits_per_dim(nats: Tensor, dims: int, scale: float = 1.0) -> Tensor:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from .denoiser import DiffusionModel, LearntVarianceModel
-from .door import check_alike, check_counts, check_generator, check_times, is_real, said
+from .door import check_alike, check_counts, check_generator, check_noisy, check_times, is_real, said
 from .gaussian import noise_like
 from .process import posterior_kl, q_sample
 from .schedule import NoiseSchedule, expand, onto
@@ -73,10 +73,12 @@ def denoising_loss(
         (B,), the mean over each example's numbers of the weighted squared error.
 
     Raises:
-        ValueError: if shapes or devices differ, or a time on the CPU leaves [0, 1].
+        ValueError: if shapes or devices differ (the network's answer has the shape of x_0), or a time on the CPU leaves
+            (0, 1].
         TypeError: if x_0, t or eps is not a float tensor, or the weight is no function of (schedule, t).
     """
     check_alike("denoising_loss", x_0=x_0)
+    check_noisy("denoising_loss", t)
     if len(x_0) == 0:
         raise ValueError(f"denoising_loss got x_0 of shape {tuple(x_0.shape)}; it needs a batch (B, ...), B >= 1.")
     if weight is not None and (not callable(weight) or weight in WEIGHT_FACTORIES):
@@ -87,6 +89,7 @@ def denoising_loss(
     eps = noise_like(x_0, generator) if eps is None else eps
     x_t = q_sample(model.schedule, x_0, t, eps)
     output = model.output(x_t, t, condition)
+    check_alike("denoising_loss", network_output=output, x_0=x_0)  # else they broadcast, and the loss looks well
     target = model.parameterization.target(model.schedule, x_0, eps, t)
     loss = ((output - target) ** 2).flatten(1).mean(1)
     if weight is None:
@@ -124,7 +127,7 @@ def hybrid_loss(
         raise TypeError(
             f"hybrid_loss got {type(model).__name__}, which learns no variance; give a LearntVarianceModel."
         )
-    check_counts("hybrid_loss", steps=steps)
+    check_counts("hybrid_loss", 2, steps=steps)
     if not is_real(share) or not 0 <= share < math.inf:
         raise ValueError(f"hybrid_loss got share={share!r}; it is what the bound counts beside L_simple, at least 0.")
     check_alike("hybrid_loss", x_0=x_0)
@@ -202,7 +205,7 @@ def stratified(batch: int, generator: torch.Generator | None = None) -> Tensor:
     """
     u = _rand(batch, generator)
     slices = torch.randperm(batch, generator=generator, device=u.device)
-    return 1 - (slices + u) / batch
+    return (1 - (slices + u) / batch).clamp(min=torch.finfo(u.dtype).eps / 2)  # in float32 it may round to 0
 
 
 def log_normal(schedule: NoiseSchedule, mean: float = -1.2, std: float = 1.2) -> TimeSampler:

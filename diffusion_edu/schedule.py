@@ -24,7 +24,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .door import check_counts, check_times, is_real, said
+from .door import check_counts, check_times, is_real, readable, said
 
 __all__ = [
     "LARGEST_RATIO",
@@ -339,7 +339,7 @@ class BetaSchedule(_VariancePreserving):
             raise TypeError(
                 f"time(k) got k of type {k.dtype}; k counts steps, so give integers from 0 to {self.num_timesteps}."
             )
-        if not k.is_meta and bool(((k < 0) | (k > self.num_timesteps)).any()):
+        if readable(k) and bool(((k < 0) | (k > self.num_timesteps)).any()):
             raise ValueError(
                 f"time(k) got k from {int(k.min())} to {int(k.max())}; this chain has steps 0 (clean data) to "
                 f"{self.num_timesteps}."
@@ -353,7 +353,7 @@ class BetaSchedule(_VariancePreserving):
         """log alpha_bar at any t in [0, 1], linear between the nodes k / T. Shape of t, in the table's precision."""
         position = self._beside_the_table(t) * self.num_timesteps
         k = position.detach().floor().long().clamp(0, self.num_timesteps - 1)
-        left, right = self.log_alpha_bars.take(k), self.log_alpha_bars.take(k + 1)
+        left, right = _nodes(self.log_alpha_bars, k), _nodes(self.log_alpha_bars, k + 1)
         return torch.lerp(left, right, position - k)
 
     def diffusion(self, t: Tensor) -> Tensor:
@@ -362,7 +362,7 @@ class BetaSchedule(_VariancePreserving):
         Shape of t.
         """
         k = (self._beside_the_table(t) * self.num_timesteps).floor().long().clamp(0, self.num_timesteps - 1)
-        return torch.sqrt(-torch.log1p(-self.betas.take(k)) * self.num_timesteps)
+        return torch.sqrt(-torch.log1p(-_nodes(self.betas, k)) * self.num_timesteps)
 
     def time_at(self, log_snr: Tensor) -> Tensor:
         """Inverse of ``log_snr`` in closed form: alpha_bar = sigmoid(log_snr), then the piece that holds it.
@@ -372,7 +372,7 @@ class BetaSchedule(_VariancePreserving):
         wanted = nn.functional.logsigmoid(self._beside_the_table(log_snr))
         falling = -self.log_alpha_bars
         k = torch.searchsorted(falling, -wanted, right=True).sub(1).clamp(0, self.num_timesteps - 1)
-        left, right = self.log_alpha_bars.take(k), self.log_alpha_bars.take(k + 1)
+        left, right = _nodes(self.log_alpha_bars, k), _nodes(self.log_alpha_bars, k + 1)
         return ((k + (wanted - left) / (right - left)) / self.num_timesteps).clamp(0, 1)
 
     def extra_repr(self) -> str:
@@ -380,6 +380,11 @@ class BetaSchedule(_VariancePreserving):
         if self.betas.is_meta:
             return f"num_timesteps={self.num_timesteps}"
         return f"num_timesteps={self.num_timesteps}, betas {float(self.betas[0]):.3g} to {float(self.betas[-1]):.3g}"
+
+
+def _nodes(table: Tensor, k: Tensor) -> Tensor:
+    """The entries k of a table (N,), shape of k: what ``take`` gives, which PyTorch does not have on MPS."""
+    return table.index_select(0, k.flatten()).reshape(k.shape)
 
 
 class VPSchedule(_VariancePreserving):

@@ -171,7 +171,8 @@ def shipped_card(name: str) -> dict[str, Any]:
 
 
 def copy_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Copy named tensors into a module, all or none of them.
+    """Copy named tensors into a module, all or none of them. A table in float64 keeps its digits where what is given
+    is the same table in float32, as a device without float64 writes it.
 
     Raises:
         ValueError: if the names, shapes or kinds of number are not the module's.
@@ -179,7 +180,10 @@ def copy_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> 
     check_state(model, tensors, origin)
     with torch.no_grad():
         for name, value in model.state_dict().items():
-            value.copy_(tensors[name])
+            given = tensors[name]
+            shorter = value.dtype == torch.float64 and given.dtype == torch.float32
+            if not shorter or not torch.equal(value.to(given.device, torch.float32), given):
+                value.copy_(given)
 
 
 def check_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:

@@ -43,6 +43,7 @@ from .door import is_real, said
 from .gaussian import noise_like
 from .loss import TimeSampler, denoising_loss, stratified
 from .networks import NO_LABEL
+from .schedule import onto
 from .storage import NUMBERS, check_state, copy_state, load_tensors, save_tensors, save_weights, write_atomically
 
 __all__ = ["Loss", "Progress", "TrainConfig", "Trainer", "TrainingDivergedError", "leave"]
@@ -273,7 +274,15 @@ class Trainer(Generic[Model]):
         """Train up to ``config.steps``, reporting every ``log_every`` steps.
 
         A second loop goes on where the first ended.
+
+        Raises:
+            ValueError: if the folder holds a checkpoint and this trainer has not gone on from it: it would be lost.
         """
+        if self.folder is not None and self.step == 0 and (self.folder / CHECKPOINT).exists():
+            raise ValueError(
+                f"{self.folder} holds the checkpoint of a run, which this one would write over. trainer.resume(folder) "
+                "goes on from it; to start anew, give another folder, or delete that file."
+            )
         self._same_step_everywhere()
         started = last = time.perf_counter()
         began = self.step
@@ -344,7 +353,7 @@ class Trainer(Generic[Model]):
                 f"the data gave {len(x_0)} examples for step {self.step}, and {config.batch_size} were asked for; "
                 "Data.batch(step, size) gives `size` of them."
             )
-        x_0 = x_0.to(self.device, non_blocking=True)
+        x_0 = onto(self.device, x_0)
         if x_0.ndim == 4:
             x_0 = x_0.contiguous(memory_format=torch.channels_last)
 
@@ -352,7 +361,7 @@ class Trainer(Generic[Model]):
         t = self.times(len(x_0), generator)
         eps = noise_like(x_0, generator)
         if condition is not None:
-            condition = condition.to(self.device, non_blocking=True)
+            condition = onto(self.device, condition)
             hidden = torch.rand(len(x_0), generator=generator, device=self.device) < config.label_drop
             condition = condition.long().masked_fill(hidden, NO_LABEL)
 
@@ -410,17 +419,18 @@ class Trainer(Generic[Model]):
 
     def _write(self, folder: Path) -> None:
         save_weights(self.ema, folder / "model.safetensors")
-        write_atomically(folder / "config.json", (json.dumps(asdict(self.config), indent=1) + "\n").encode())
+        write_atomically(folder / "config.json", (json.dumps(_plain(self.config), indent=1) + "\n").encode())
         tensors: dict[str, Tensor] = {f"model.{n}": v for n, v in self.model.state_dict().items()}
         tensors |= {f"ema.{n}": v for n, v in self._average.state_dict().items()}
         for i, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{n}": v for n, v in state.items()}
-        config = json.dumps(asdict(self.config))
+        config = json.dumps(_plain(self.config))
         # Last: where a checkpoint says that a step is done, the other files of that step are there.
         save_tensors(folder / CHECKPOINT, tensors, {"format": FORMAT, "step": str(self.step), "config": config})
 
     def resume(self, folder: str | os.PathLike[str]) -> Trainer[Model]:
-        """Go on from a folder's checkpoint: same weights, averages, optimiser and step, and so the same next numbers.
+        """Go on from a folder's checkpoint: same weights, averages, optimiser and step, and so the same next numbers
+        where data and config are the same.
 
         Raises:
             FileNotFoundError: if there is no checkpoint.
@@ -452,6 +462,8 @@ class Trainer(Generic[Model]):
             like = parameters[int(i)] if value.ndim else value
             optimizer[int(i)][key] = torch.empty_like(like).copy_(value).detach()
         halves = [i for i, state in optimizer.items() if state and state.keys() != set(ADAM)]
+        if int(metadata["step"]) and not any(optimizer.values()):
+            halves = [0]
         if halves:
             raise ValueError(
                 f"{path} lacks the optimiser's numbers for parameter {halves[0]}, or a part of them; take an older "
@@ -534,6 +546,11 @@ class _Average(AveragedModel):
         for average, current in zip(self.module.buffers(), model.buffers(), strict=True):
             average.copy_(current)
         self.n_averaged += 1
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    """A config as JSON can say it: infinity, which is not in JSON, by its name."""
+    return {name: str(value) if value == math.inf else value for name, value in asdict(config).items()}
 
 
 def processes() -> int:

@@ -191,7 +191,8 @@ ROWS = [
     row("betas str", lambda: BetaSchedule("linear"), KIND, "betas='linear'", "give a tensor (T,), or"),
     row("betas ints", lambda: BetaSchedule(torch.tensor([1, 2])), VALUE, "betas from 1 to 2", "each must lie strictly"),
     row("linear 0", lambda: BetaSchedule.linear(0), VALUE, "num_timesteps=0", "it must be a whole"),
-    row("linear -3", lambda: BetaSchedule.cosine(-3), VALUE, "num_timesteps=-3", "it must be a whole"),
+    row("cosine -3", lambda: BetaSchedule.cosine(-3), VALUE, "num_timesteps=-3", "it must be a whole"),
+    row("linear -3", lambda: BetaSchedule.linear(-3), VALUE, "num_timesteps=-3", "it must be a whole"),
     row("linear 2.5", lambda: BetaSchedule.linear(2.5), VALUE, "num_timesteps=2.5", "it must be a whole"),
     row("linear str", lambda: BetaSchedule.linear("1000"), VALUE, "num_timesteps='1000'", "it must be a whole"),
     row(
@@ -230,6 +231,8 @@ ROWS = [
     row("edm nan", lambda: EDMSchedule(nan), VALUE, "sigma_max=nan", "the noise at t = 1 must"),
     row("edm inf", lambda: EDMSchedule(inf), VALUE, "sigma_max=inf", "the noise at t = 1 must"),
     row("time k float", lambda: S.time(0.5), KIND, "k = 0.5 (float)", "k counts steps, so give"),
+    row("time k tensor", lambda: S.time(f64(0.5)), KIND, "k of type torch.float64", "k counts steps, so give"),
+    row("time k bool", lambda: S.time(torch.tensor(True)), KIND, "k of type torch.bool", "k counts steps, so give"),
     row("time k 101", lambda: S.time(101), VALUE, "k from 101 to 101", "this chain has steps 0"),
     row("time k str", lambda: S.time("1"), KIND, "k = '1' (str)", "k counts steps, so give"),
     row(
@@ -328,6 +331,7 @@ ROWS = [
     row("prior shape str", lambda: prior(S, "big"), VALUE, "shape = 'big' (str) and", "it needs the shape of a"),
     row("prior shape int", lambda: prior(S, 4), VALUE, "shape = 4 (int) and", "it needs the shape of a"),
     row("prior shape neg", lambda: prior(S, (-1, 2)), VALUE, "shape = (-1, 2) (tuple)", "it needs the shape of a"),
+    row("prior dtype int", lambda: prior(S, (2, 2), dtype=torch.int64), VALUE, "dtype=torch.int64", "and floats"),
     row("prior dtype str", lambda: prior(S, (2, 2), dtype="float32"), KIND, "dtype='float32'", "such as torch.float32"),
     row("prior seed as gen", lambda: prior(S, (2, 2), 0), KIND, "generator = 0 (int)", "give"),
     # gaussian
@@ -507,6 +511,9 @@ ROWS = [
         "give one number each",
     ),
     row("mlp int", lambda: mlp(X.long(), torch.zeros(4)), KIND, "x of type torch.int64", "its weights are"),
+    row(
+        "fourier level", lambda: FourierFeatures(8)(torch.zeros(4, 1)), VALUE, "level of shape (4, 1)", "give one float"
+    ),
     row("fourier odd", lambda: FourierFeatures(5), VALUE, "dim=5 and max_turns=64.0", "it makes pairs of a sine"),
     row("fourier str", lambda: FourierFeatures("64"), VALUE, "dim='64'", "it must be a whole"),
     row("fourier turns", lambda: FourierFeatures(8, -1), VALUE, "dim=8 and max_turns=-1", "it makes pairs of a sine"),
@@ -589,6 +596,7 @@ ROWS = [
         "a negative weight or std,",
         "all must be >= 0.",
     ),
+    row("mix list", lambda: GaussianMixture([1.0], torch.zeros(1, 2), torch.ones(1)), KIND, "weights = ", "all three"),
     row("mix sample -1", lambda: MIX.sample(-1), VALUE, "n=-1", "it must be a whole"),
     row("mix sample str", lambda: MIX.sample("5"), VALUE, "n='5'", "it must be a whole"),
     row("mix sample seed", lambda: MIX.sample(5, 0), KIND, "generator = 0 (int)", "give"),
@@ -933,6 +941,14 @@ ROWS = [
         "it must be a scalar or",
     ),
     row("hybrid plain", lambda: hybrid_loss(model, X, T), KIND, "DiffusionModel, which", "give a"),
+    row("hybrid steps 1", lambda: hybrid_loss(learnt(), X, T, steps=1), VALUE, "steps=1", "at least 2"),
+    row(
+        "loss of a network that says too much",
+        lambda: denoising_loss(DiffusionModel(ResidualMLP(2, 8, 1, out_dim=1), VP, V), X, T),
+        VALUE,
+        "network_output = a tensor of shape (4, 1)",
+        "they must have one shape",
+    ),
     row("hybrid steps 0", lambda: hybrid_loss(learnt(), X, T, steps=0), VALUE, "steps=0", "it must be a whole"),
     row(
         "hybrid share -1", lambda: hybrid_loss(learnt(), X, T, share=-1.0), VALUE, "share=-1.0", "it is what the bound"
@@ -1115,6 +1131,20 @@ ROWS = [
         KIND,
         "x of type torch.uint8",
         "its weights are",
+    ),
+    row(
+        "predict train",
+        lambda: predict(digit_classifier().train(), DIGITS),
+        VALUE,
+        "training mode",
+        "classifier.eval()",
+    ),
+    row(
+        "predict nan",
+        lambda: predict(digit_classifier(), DIGITS * nan),
+        VALUE,
+        "NaN or infinite",
+        "look at the samples",
     ),
     row("predict batch 0", lambda: predict(digit_classifier(), DIGITS, 0), VALUE, "batch=0", "it must be a whole"),
     row("predict batch -1", lambda: predict(digit_classifier(), DIGITS, -1), VALUE, "batch=-1", "it must be a whole"),

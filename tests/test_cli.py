@@ -20,15 +20,39 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_edu import (
+    EPS,
+    SCORE,
+    VELOCITY,
+    X0,
+    BetaSchedule,
     ClassifierFreeGuidance,
+    CosineSchedule,
+    EDMSchedule,
     FlowSchedule,
+    GaussianMixture,
     ImageSet,
+    SubVPSchedule,
     TrainConfig,
     Trainer,
+    V,
+    VESchedule,
+    VPSchedule,
     ancestral,
+    ddim,
+    dpmpp_2m,
+    edm,
+    edm_weight,
+    elbo_weight,
+    euler,
+    euler_maruyama,
+    heun,
+    min_snr,
     mnist_5k,
+    moons,
     prior,
     sample,
+    simple,
+    times,
     transition_std,
 )
 from diffusion_edu.cli import (
@@ -225,8 +249,67 @@ def test_every_name_makes_what_it_says():
     for table in (names.PARAMETERIZATIONS, names.WEIGHTS, names.SAMPLERS):
         for row in table.values():
             row()
-    assert isinstance(names.SCHEDULES["flow"](), FlowSchedule)
-    assert names.SAMPLERS["ancestral_large"]().__qualname__ == ancestral(transition_std).__qualname__
+    for name, kind in (
+        ("cosine", CosineSchedule), ("flow", FlowSchedule), ("vp", VPSchedule),
+        ("sub_vp", SubVPSchedule), ("ve", VESchedule), ("edm", EDMSchedule),
+    ):  # fmt: skip
+        assert type(names.SCHEDULES[name]()) is kind
+    for name, made in (
+        ("linear", BetaSchedule.linear()),
+        ("cosine", BetaSchedule.cosine()),
+        ("sigmoid", BetaSchedule.sigmoid()),
+    ):
+        assert torch.equal(names.SCHEDULES[f"ddpm_{name}"]().betas, made.betas)
+    t = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
+    for name, row in (("v", V), ("eps", EPS), ("x_0", X0), ("score", SCORE), ("velocity", VELOCITY), ("edm", edm(0.5))):
+        assert_close(names.PARAMETERIZATIONS[name]().row(VPSchedule(), t), row.row(VPSchedule(), t))
+    for name, weight in (
+        ("simple", simple),
+        ("min_snr", min_snr(5.0)),
+        ("elbo", elbo_weight),
+        ("edm", edm_weight(0.5)),
+    ):
+        assert_close(names.WEIGHTS[name]()(VPSchedule(), t), weight(VPSchedule(), t))
+    assert names.WEIGHTS["own"]() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("dpmpp_2m", dpmpp_2m()),
+        ("ddim", ddim()),
+        ("ancestral", ancestral()),
+        ("ancestral_large", ancestral(transition_std)),
+        ("euler", euler()),
+        ("heun", heun()),
+        ("euler_maruyama", euler_maruyama()),
+    ],
+)
+def test_a_samplers_name_walks_as_the_sampler_does_and_as_no_other(name, step):
+    denoiser, grid = GaussianMixture(*moons()).denoiser(VPSchedule()), times(4)
+    x = torch.randn(20, 2, generator=seeded(0), dtype=torch.float64)
+    walks = {key: sample(made(), denoiser, x, grid, generator=seeded(1)) for key, made in names.SAMPLERS.items()}
+    assert torch.equal(walks.pop(name), sample(step, denoiser, x, grid, generator=seeded(1)))
+    mine = sample(step, denoiser, x, grid, generator=seeded(1))
+    assert all((mine - other).abs().max() > 1e-3 for other in walks.values())
+
+
+def test_samples_are_clipped_as_asked_and_each_is_asked_for_by_its_label(monkeypatch):
+    model, settings = load_run("mnist")
+    labels, asked, network = torch.arange(260) // 26, [], model.network.forward
+
+    def told(x, level, condition):
+        asked.append(condition)
+        return network(x, level, condition)
+
+    monkeypatch.setattr(model.network, "forward", told)
+    one_step = dataclasses.replace(settings.sample, sampler="ddim", steps=1)
+    plain, clipped = (
+        draw_samples(model, settings, dataclasses.replace(one_step, clip=clip), 260, labels, 0)
+        for clip in (False, True)
+    )
+    assert torch.equal(torch.cat(asked), torch.cat([labels, labels]))
+    assert plain.abs().max() > 1 and torch.equal(clipped, plain.clamp(-1, 1))
 
 
 @pytest.mark.parametrize("name", ["moons", "ring", "swiss", "digits", "mnist_5k"])
@@ -699,6 +782,45 @@ def test_what_a_killed_process_left_is_cleared_away_and_what_an_editor_left_is_n
     assert not list((tmp_path / "samples").iterdir())
 
 
+def test_what_a_process_left_that_was_killed_at_its_first_file_is_no_other_run(tiny, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".recipe.toml.abc_1234").write_text("[data")
+    assert main(["train", tiny, "--train.steps", "20", "--folder", str(run), "--evaluate.n", "0"]) == 0
+    assert not list(run.glob(".*"))
+
+
+@pytest.mark.parametrize("another", [False, True], ids=["the same recipe", "another recipe"])
+def test_what_another_process_did_while_this_one_began_is_not_written_over(
+    another, tiny, tmp_path, monkeypatch, capsys
+):
+    module, run = importlib.import_module("diffusion_edu.cli.run"), tmp_path / "run"
+    flags = ["--folder", str(run), "--evaluate.n", "0"]
+    alone, began = module._alone, []
+
+    def late(folder):  # before this one has the lock, the other one does all its work
+        if not began:
+            began.append(True)
+            steps = ["--train.steps", "40", "--train.seed", "1"] if another else ["--train.steps", "20"]
+            assert main(["train", tiny, *steps, *flags]) == 0
+        return alone(folder)
+
+    monkeypatch.setattr(module, "_alone", late)
+    assert main(["train", tiny, "--train.steps", "20", *flags]) == 2
+    said = "holds a run of another recipe" if another else "another process has been at work"
+    assert said in capsys.readouterr().err
+    assert (run / "README.md").is_file(), "the card of the run that is done"
+
+
+def test_where_others_made_the_test_pictures_nobody_is_accused_of_copying(monkeypatch):
+    model, settings = load_run("mnist")
+    assert not names.DATA["mnist"].exchangeable and names.DATA["mnist_5k"].exchangeable
+    row = dataclasses.replace(names.DATA["mnist_5k"], exchangeable=False)
+    monkeypatch.setattr(recipe, "DATA", {**names.DATA, "mnist_5k": row})
+    found = measure(model, settings, dataclasses.replace(settings.sample, steps=1), 10, 0)
+    assert found.memorised is None
+
+
 def test_a_finished_run_goes_further_by_another_cycle_as_if_it_had_been_asked_for_at_once(tiny, tmp_path, capsys):
     short = ["train", tiny, "--train.steps", "20", "--evaluate.n", "0"]
     long = ["train", tiny, "--train.steps", "40", "--train.cycles", "2", "--evaluate.n", "0"]
@@ -788,6 +910,10 @@ def test_two_processes_go_on_from_one_with_its_losses(tmp_path, monkeypatch):
     assert_close(list(losses(together).values()), list(losses(alone).values()), rtol=1e-4, atol=1e-5)
     assert {path.name for path in together.iterdir()} == LEFT
     assert "2 processes" in (together / "README.md").read_text()
+    again = subprocess.run(
+        [*torchrun, "-m", "diffusion_edu", *command], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert again.returncode == 0 and again.stderr.count("holds this run, finished") == 1, again.stderr
     one, two = (load_tensors(folder / "model.safetensors")[0] for folder in (alone, together))
     flat = lambda weights: torch.cat([weights[name].double().flatten() for name in sorted(one)])  # noqa: E731
     assert (flat(two) - flat(one)).norm() < 2e-3 * flat(one).norm()

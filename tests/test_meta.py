@@ -3,6 +3,8 @@
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_edu import (
     EPS,
@@ -219,3 +221,19 @@ def test_what_an_adaptive_solver_computes_between_its_questions_to_the_device(sc
     check(*attempt(DORMAND_PRINCE, slope, 0.6, y, -0.1, slope(0.6, y)), shape=y.shape)
     check(rms(y), shape=(4,))
     check(dequantize(noise()))
+
+
+class NotOnMPS(TorchDispatchMode):
+    """Says no to what PyTorch's releases up to 2.13 do not have on MPS."""
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        assert str(op).removeprefix("aten.").partition(".")[0] not in ("take", "special_log_ndtr"), op
+        return op(*args, **(kwargs or {}))
+
+
+def test_a_table_of_betas_is_read_by_what_mps_has():
+    schedule, t = BetaSchedule.linear(), torch.tensor([[0.1, 0.5], [0.9, 1.0]])
+    with NotOnMPS():
+        found = schedule.log_alpha_bar(t), schedule.diffusion(t), schedule.time_at(schedule.log_snr(t))
+    assert all(x.shape == t.shape for x in found)
+    assert_close(found[2].float(), t, atol=1e-4, rtol=0)

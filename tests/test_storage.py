@@ -78,3 +78,23 @@ def test_tied_weights_and_rare_types_are_written_and_read(tmp_path):
     save_tensors(tmp_path / "int.safetensors", {**model.state_dict(), "index": torch.arange(3, dtype=torch.int16)})
     with pytest.raises(ValueError, match=r"hold index as torch\.int16; it is torch\.int8 here"):
         load_weights(other, tmp_path / "int.safetensors")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such rights")
+def test_a_file_has_the_rights_that_the_users_files_have(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "file", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_table_keeps_its_digits_where_the_file_has_it_in_fewer(tmp_path):
+    path, table = tmp_path / "w.safetensors", BetaSchedule.linear(10)
+    save_tensors(path, {name: value.float() for name, value in table.state_dict().items()})
+    load_weights(table, path)
+    assert torch.equal(table.betas, BetaSchedule.linear(10).betas)
+    other = BetaSchedule.cosine(10)
+    load_weights(other, path)
+    assert torch.equal(other.betas, table.betas.float().double()), "another table is taken as it is"

@@ -157,6 +157,8 @@ class Pictures:
         classifier: whose last hidden layer measures samples and which says what they show; None where no good one
             comes with the package: then the samples are measured by principal components of the pixels.
         classifier_words: what it is, for a model card.
+        exchangeable: whether training and test pictures come from one distribution, so that a model that copies nothing
+            is as near to the ones as to the others.
     """
 
     load: Callable[[str, Folder], ImageSet]
@@ -164,6 +166,7 @@ class Pictures:
     classes: tuple[str, ...]
     classifier: Callable[[], Classifier] | None = None
     classifier_words: str = ""
+    exchangeable: bool = True
 
     def training(self, folder: Folder, seed: int) -> Data:
         """The training pictures, shuffled anew in each epoch."""
@@ -207,7 +210,7 @@ DATA: Mapping[str, DataSet] = MappingProxyType(
         "swiss": Toy(swiss, ("spiral",)),
         "digits": Pictures(lambda split, folder: digits(split), (1, 8, 8), _TEN),
         "mnist_5k": Pictures(lambda split, folder: mnist_5k(split), (1, 28, 28), _TEN, *_DIGITS),
-        "mnist": Pictures(mnist, (1, 28, 28), _TEN, *_DIGITS),
+        "mnist": Pictures(mnist, (1, 28, 28), _TEN, *_DIGITS, exchangeable=False),  # others wrote the test digits
         "fashion_mnist": Pictures(fashion_mnist, (1, 28, 28), _CLOTHES, *_FASHION),
         "cifar10": Pictures(cifar10, (3, 32, 32), _THINGS),
     }

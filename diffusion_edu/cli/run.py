@@ -79,12 +79,21 @@ def train(recipe: Recipe, folder: str | os.PathLike[str], command: str) -> Train
     two = replace(recipe.sample, steps=min(2, recipe.sample.steps))
     draw_samples(model.eval(), recipe, two, 1, labels_for(recipe, "each", 1), seed=0)
     data = _load(recipe)
+    checkpoint = folder / trainer_module.CHECKPOINT
+    found = _state_of(checkpoint)
     trainer = Trainer(model, data, recipe.build_loss(), recipe.train, times=recipe.build_times(model), folder=folder)
-    if (folder / trainer_module.CHECKPOINT).exists():
+    if found is not None:
         trainer.resume(folder)
+    if trainer.step >= recipe.train.steps and (folder / CARD).exists():
+        if trainer.is_main:
+            print(f"{folder} holds this run, finished: see {folder / CARD}", file=sys.stderr)
+        return trainer
     if not trainer.is_main:
         return trainer.run()
     with _alone(folder):
+        _same_run(recipe, folder)  # once more: all that was read above was read without the lock
+        if _state_of(checkpoint) != found:
+            raise ValueError(f"another process has been at work in {folder} meanwhile; start this one again.")
         return _main_process(trainer, recipe, folder, command, writer)
 
 
@@ -92,9 +101,6 @@ def _main_process(
     trainer: Trainer[DiffusionModel], recipe: Recipe, folder: Path, command: str, writer: Any
 ) -> Trainer[DiffusionModel]:
     """The part of ``train`` that prints and writes."""
-    if trainer.step >= recipe.train.steps and (folder / CARD).exists():
-        print(f"{folder} holds this run, finished: see {folder / CARD}", file=sys.stderr)
-        return trainer
     begun = (folder / RECIPE).is_file()
     if cleared := _tidy(folder):
         print(f"Cleared away {cleared} half-written file(s) of a run that was killed", file=sys.stderr)
@@ -196,7 +202,7 @@ def _same_run(recipe: Recipe, folder: Path) -> None:
                 + (f", and so differ {', '.join(changed[1:])}" if changed[1:] else "")
                 + ". Go on with the recipe that is there, or give another --folder."
             )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - set(_half_written(folder))):
         raise ValueError(f"{folder} is not empty and holds no run; give another --folder.")
 
 
@@ -238,12 +244,26 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _tidy(folder: Path) -> int:
-    """Take away what a killed process was writing beside its files; how many there were."""
+def _state_of(file: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is replaced by another; None where there is none."""
+    try:
+        about = file.stat()
+    except FileNotFoundError:
+        return None
+    return about.st_ino, about.st_mtime_ns, about.st_size
+
+
+def _half_written(folder: Path) -> list[Path]:
+    """What a killed process was writing beside its files."""
     names = (trainer_module.CHECKPOINT, WEIGHTS_FILE, "weights.safetensors", "config.json", RECIPE, CARD)
     end = 8 * "[a-z0-9_]"  # what `storage.write_atomically` ends such a name with, and an editor does not
     patterns = [f".{name}.{end}" for name in (*names, "samples.png", "metrics.csv")] + [f"samples/.*.png.{end}"]
-    found = [beside for pattern in patterns for beside in folder.glob(pattern)]
+    return [beside for pattern in patterns for beside in folder.glob(pattern)]
+
+
+def _tidy(folder: Path) -> int:
+    """Take away what is half written; how many files there were."""
+    found = _half_written(folder)
     for beside in found:
         beside.unlink(missing_ok=True)
     return len(found)
