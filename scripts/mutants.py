@@ -2,8 +2,8 @@
 
     python -m scripts.mutants [--list] [words]
 
-A mutant is one line of the package's mathematics, wrong in a way that people have really got it wrong: a number after
-the reason is its row in book/mistakes.md's longer list of public issues. It is killed if a test fails. Words choose the
+A mutant is one line of the package's mathematics, wrong in a way that people have got it wrong; for most,
+book/mistakes.md names a public issue. It is killed if a test fails. Words choose the
 mutants whose module or reason contains one of them. The command prints a table and exits with 1 if fewer than 95 % are
 killed, and with 2 if a mutant no longer fits the code or the tests are red without it.
 
@@ -76,6 +76,13 @@ def mutants() -> list[Mutant]:
             "adaptive": ADAPTIVE,
             "analytic": ANALYTIC,
             "metrics": METRICS,
+            "trainer": TRAINER,
+            "cli/names": NAMES,
+            "cli/samples": SAMPLES,
+            "networks": NETWORKS,
+            "unet": UNET,
+            "data": DATA,
+            "storage": STORAGE,
         }.items()
         for old, new, tests, why in rows
     ]
@@ -88,49 +95,49 @@ SCHEDULE: list[Row] = [
         "torch.log1p(-betas).cumsum(0)",
         "torch.log(betas).cumsum(0)",
         "the_first_alpha_bar_is_1_minus_beta_1_and_not_beta_1",
-        "alpha_bar as the product of the betas (15)",
+        "alpha_bar as the product of the betas",
     ),
     (
         "/ (1 + offset) * math.pi / 2) ** 2",
         "/ (1 + offset) * math.pi / 2)",
         "cosine_table_is_nichol_and_dhariwals",
-        "the cosine schedule without its square (13)",
+        "the cosine schedule without its square",
     ),
     (
         "(1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta))\n\n    @classmethod\n    def sigmoid",
         "(1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.99))\n\n    @classmethod\n    def sigmoid",
         "cosine_table_is_nichol_and_dhariwals",
-        "another cap than 0.999 on the cosine schedule's last beta (13)",
+        "another cap than 0.999 on the cosine schedule's last beta",
     ),
     (
         "k = torch.arange(num_timesteps + 1, dtype=torch.float64)\n        alpha_bar = torch.cos(",
         "k = torch.arange(1, num_timesteps + 2, dtype=torch.float64)\n        alpha_bar = torch.cos(",
         "cosine_table_is_nichol_and_dhariwals",
-        "the cosine schedule on a grid that starts at 1 (13)",
+        "the cosine schedule on a grid that starts at 1",
     ),
     (
         "num_timesteps, dtype=torch.float64))\n\n    @classmethod\n    def cosine",
         "num_timesteps, dtype=torch.float64) * 1000 / num_timesteps)\n\n    @classmethod\n    def cosine",
         "linear_table_gives_ddpms_alpha_bars_at_every_step",
-        "the linear range scaled by 1000 / T in silence (14)",
+        "the linear range scaled by 1000 / T in silence",
     ),
     (
         'dtype = torch.float32 if device.type == "mps" else torch.float64\n            moved',
         "dtype = fn(table).dtype\n            moved",
         "half_and_double_leave_the_table_in_float64_and_state_dict_holds_it",
-        "the table cast to half precision with the network (7)",
+        "the table cast to half precision with the network",
     ),
     (
         'self.register_buffer("log_alpha_bars", log_alpha_bars)',
         "self.log_alpha_bars = log_alpha_bars",
         "half_and_double_leave_the_table_in_float64_and_state_dict_holds_it",
-        "the table a plain attribute, not a buffer (6)",
+        "the table a plain attribute, not a buffer",
     ),
     (
         "return k.to(self.betas.dtype) / self.num_timesteps",
         "return (k.to(self.betas.dtype) - 1) / self.num_timesteps",
         "linear_table_gives_ddpms_alpha_bars_at_every_step",
-        "steps counted from 0 here and from 1 there (4)",
+        "steps counted from 0 here and from 1 there",
     ),
     (
         "k = position.detach().floor().long().clamp(0, self.num_timesteps - 1)",
@@ -160,7 +167,7 @@ SCHEDULE: list[Row] = [
         "        return 1 - t\n",
         "        return t.clone()\n",
         "the_ends_of_time the_signal_to_noise_ratio_falls_strictly",
-        "flow matching with its time the other way round (27)",
+        "flow matching with its time the other way round",
     ),
     (
         "return torch.sqrt(2 * t / (1 - t))",
@@ -184,7 +191,13 @@ SCHEDULE: list[Row] = [
         "coefficient = coefficient.reshape(-1, *[1] * (like.ndim - 1))",
         "coefficient = coefficient.reshape(-1, 1, 1, 1)",
         "scales_of_points_do_not_broadcast_outwards",
-        "view(-1, 1, 1, 1) on points in the plane (32)",
+        "view(-1, 1, 1, 1) on points in the plane",
+    ),
+    (
+        "clamp(max=max_beta))\n\n    @classmethod\n    def sigmoid",
+        "clamp(max=0.999))\n\n    @classmethod\n    def sigmoid",
+        "the_last_beta_is_the_cap",
+        "a cap on beta that cannot be moved",
     ),
 ]
 
@@ -193,7 +206,7 @@ PROCESS: list[Row] = [
         "return alpha_t * x_0 + sigma_t * eps",
         "return alpha_t * x_0 + sigma_t**2 * eps",
         "q_sample_uses_standard_deviations",
-        "a variance where a standard deviation belongs (9)",
+        "a variance where a standard deviation belongs",
     ),
     (
         "on_x_t = alpha_t * sigma_s**2 / (alpha_s * sigma_t**2)",
@@ -211,13 +224,13 @@ PROCESS: list[Row] = [
         "return schedule.sigma(s) * torch.sqrt(_one_minus_snr_ratio(schedule, s, t))",
         "return schedule.sigma(t) * torch.sqrt(_one_minus_snr_ratio(schedule, s, t))",
         "steps_of_the_chain_have_ddpms_beta_and_beta_tilde",
-        "beta for beta-tilde (9)",
+        "beta for beta-tilde",
     ),
     (
         "return schedule.sigma(s) * torch.sqrt(_one_minus_snr_ratio(schedule, s, t))",
         "return schedule.sigma(s) * _one_minus_snr_ratio(schedule, s, t)",
         "steps_of_the_chain_have_ddpms_beta_and_beta_tilde",
-        "the posterior's variance, its root forgotten (8)",
+        "the posterior's variance, its root forgotten",
     ),
     (
         "ratio = schedule.alpha(t) / schedule.alpha(s)",
@@ -243,6 +256,12 @@ PROCESS: list[Row] = [
         "likelihood::a_term_is_the_kl_of_its_two_gaussians",
         "the reverse KL for the forward one",
     ),
+    (
+        "torch.where(onto(difference.device, s == t), torch.zeros_like(difference), difference)",
+        "difference",
+        "a_step_of_no_length_has_no_width_at_both_ends_of_time",
+        "a difference of two infinite log-SNRs",
+    ),
 ]
 
 PARAMETERIZATION: list[Row] = [
@@ -250,25 +269,25 @@ PARAMETERIZATION: list[Row] = [
         "return -schedule.sigma(t), schedule.alpha(t)",
         "return schedule.sigma(t), -schedule.alpha(t)",
         "v_is_at_right_angles_to_x_t_and_has_the_sign_of_eps",
-        "v with the other sign (23)",
+        "v with the other sign",
     ),
     (
         "return -schedule.sigma(t), schedule.alpha(t)",
         "return schedule.alpha(t), -schedule.sigma(t)",
         "v_is_at_right_angles_to_x_t_and_has_the_sign_of_eps",
-        "v = alpha x_0 - sigma eps, its factors changed over (23)",
+        "v = alpha x_0 - sigma eps, its factors changed over",
     ),
     (
         "return torch.zeros_like(sigma), -1 / sigma",
         "return torch.zeros_like(sigma), -torch.ones_like(sigma)",
         "the_weights_of_the_table",
-        "score = -eps, without the standard deviation (31)",
+        "score = -eps, without the standard deviation",
     ),
     (
         "return torch.zeros_like(sigma), -1 / sigma",
         "return torch.zeros_like(sigma), 1 / sigma",
         "the_scores_row_is_minus_eps_over_sigma",
-        "score = +eps / sigma (31)",
+        "score = +eps / sigma",
     ),
     (
         "return a * schedule.sigma(t) - b * schedule.alpha(t)",
@@ -292,7 +311,13 @@ PARAMETERIZATION: list[Row] = [
         "return schedule.sigma(t) / (sigma_data * std), -schedule.alpha(t) * sigma_data / std",
         "return -schedule.sigma(t) / (sigma_data * std), schedule.alpha(t) * sigma_data / std",
         "edms_row_is_karras_table_1",
-        "the sign of EDM's c_out (23)",
+        "the sign of EDM's c_out",
+    ),
+    (
+        "partial(_edm_row, sigma_data)",
+        "partial(_edm_row, 0.5)",
+        "edms_row_is_karras_table_1",
+        "EDM's row for data of another width",
     ),
 ]
 
@@ -301,19 +326,19 @@ DENOISER: list[Row] = [
         "return -eps(denoiser, x_t, t, condition) / sigma_t",
         "return eps(denoiser, x_t, t, condition) / sigma_t",
         "the_score_of_an_exact_denoiser_is_the_gradient_of_the_exact_marginal",
-        "the score's sign (31)",
+        "the score's sign",
     ),
     (
         "return -eps(denoiser, x_t, t, condition) / sigma_t",
         "return -eps(denoiser, x_t, t, condition) / sigma_t**2",
         "the_score_of_an_exact_denoiser_is_the_gradient_of_the_exact_marginal",
-        "the score over a variance (31)",
+        "the score over a variance",
     ),
     (
         "return x_0_hat, expand(alpha_rate, x_t) * x_0_hat + expand(sigma_rate, x_t) * eps_hat",
         "return x_0_hat, expand(sigma_rate, x_t) * eps_hat - expand(alpha_rate, x_t) * x_0_hat",
         "the_velocity_field_carries_the_exact_marginals",
-        "the velocity eps - x_0 for every schedule's (27)",
+        "the velocity eps - x_0 for every schedule's",
     ),
     (
         "        v = (u + 1) / 2\n",
@@ -325,7 +350,7 @@ DENOISER: list[Row] = [
         "torch.exp(low + v * (high - low)).nan_to_num(",
         "torch.exp((low + v * (high - low)) / 2).nan_to_num(",
         "likelihood::learnt_variance_spans_from_beta_tilde_to_beta",
-        "exp(log std / 2): variance and standard deviation again (9)",
+        "exp(log std / 2): variance and standard deviation again",
     ),
     (
         "return 2 / math.pi * torch.atan2(schedule.sigma(t), schedule.alpha(t))",
@@ -343,13 +368,31 @@ DENOISER: list[Row] = [
         "limit = torch.quantile(wide.abs().flatten(1), quantile, dim=1).clamp(min=1)",
         "limit = torch.quantile(wide.abs().flatten(1), quantile, dim=1)",
         "sampler::dynamic_threshold_scales_only_what_is_too_large",
-        "dynamic thresholding that blows small pictures up (10)",
+        "dynamic thresholding that blows small pictures up",
     ),
     (
         "return x_0_hat.clamp(-limit, limit) / limit",
         "return x_0_hat.clamp(-limit, limit)",
         "sampler::dynamic_threshold_scales_only_what_is_too_large",
-        "thresholding without scaling back (10)",
+        "thresholding without scaling back",
+    ),
+    (
+        "        return self._treated(x_0_hat), std\n",
+        "        return x_0_hat, std\n",
+        "likelihood::a_treated_learnt_variance_is_treated_asked_with_the_label_and_0_at_the_end",
+        "a clip that a learnt width passes by",
+    ),
+    (
+        "denoise_with_std(self.denoiser, learnt_std, x_t, s, t, condition)",
+        "denoise_with_std(self.denoiser, learnt_std, x_t, s, t)",
+        "likelihood::a_treated_learnt_variance_is_treated_asked_with_the_label_and_0_at_the_end",
+        "a label lost on the way to a learnt width",
+    ),
+    (
+        "torch.exp(low + v * (high - low)).nan_to_num(\n            nan=0.0\n        )",
+        "torch.exp(low + v * (high - low))",
+        "likelihood::a_treated_learnt_variance_is_treated_asked_with_the_label_and_0_at_the_end",
+        "a learnt width of the last step that is no number",
     ),
 ]
 
@@ -358,13 +401,13 @@ SAMPLER: list[Row] = [
         "        if s > 0:\n            x_s = x_s + width * noise_like(x_t, generator)",
         "        if s >= 0:\n            x_s = x_s + width * noise_like(x_t, generator)",
         "the_step_into_0_adds_no_noise",
-        "noise at the last step (1)",
+        "noise at the last step",
     ),
     (
         "x_s = x_s + width * noise_like(x_t, generator)",
         "x_s = x_s + width**2 * noise_like(x_t, generator)",
         "ddim_with_eta_1_is_ancestral ancestral_sampling_has_the_moments_of_its_own_recursion",
-        "a variance times the noise (9)",
+        "a variance times the noise",
     ),
     (
         "std = eta * posterior_std(schedule, s, t)",
@@ -388,25 +431,25 @@ SAMPLER: list[Row] = [
         "x_s = alpha_s * x_0_hat + expand(kept, x_t) * eps_hat",
         "x_s = alpha_t * x_0_hat + expand(kept, x_t) * eps_hat",
         "one_ddim_step_from_t_to_s_goes_back_and_forth_on_a_point ddim_with_eta_1_is_ancestral",
-        "the level where the step starts in place of the one where it ends (5)",
+        "the level where the step starts in place of the one where it ends",
     ),
     (
         "x_s = x_t + dt * (slope + slope_at_s) / 2",
         "x_s = x_t + dt * slope_at_s",
         "the_measured_order_is_the_stated_one",
-        "Heun's step by the second slope alone (23)",
+        "Heun's step by the second slope alone",
     ),
     (
         "_, slope_at_s = x_0_hat_and_velocity(denoiser, x_s, s, condition)",
         "_, slope_at_s = x_0_hat_and_velocity(denoiser, x_s, state.t, condition)",
         "the_measured_order_is_the_stated_one",
-        "Heun's second evaluation at the first noise level (23)",
+        "Heun's second evaluation at the first noise level",
     ),
     (
         "        if s > 0:\n            _, slope_at_s",
         "        if s >= 0:\n            _, slope_at_s",
         "heun_asks_twice_a_step_but_once_at_the_end_and_never_at_0",
-        "Heun's correction at sigma = 0 (26)",
+        "Heun's correction at sigma = 0",
     ),
     (
         "(expand(f, x_t) * x_t - expand(g**2, x_t) * score)",
@@ -436,25 +479,25 @@ SAMPLER: list[Row] = [
         "        if s == 0:\n            return State(s, x_0_hat, x_0_hat, state)\n        h =",
         "        s = s.clamp(min=1e-3)\n        h =",
         "dpm_solvers_second_step_is_the_papers_on_uneven_steps_and_its_last_ends_at_0",
-        "a last sigma that is not 0 (25)",
+        "a last sigma that is not 0",
     ),
     (
         "grid = torch.arange(steps, -1, -1, dtype=torch.float64) / steps",
         "grid = torch.linspace(1, 1 / steps, steps + 1, dtype=torch.float64)",
         "times_fall_from_1_to_exactly_0",
-        "a walk that stops one step before the data (2)",
+        "a walk that stops one step before the data",
     ),
     (
         "k = torch.arange(steps, 0, -1, dtype=torch.float64) * (num_timesteps / steps)",
         "k = torch.arange(steps, 0, -1, dtype=torch.float64) * (num_timesteps // steps)",
         "trailing_and_leading_nodes_are_those_of_the_papers_table",
-        "a whole stride where T / n is not whole (3)",
+        "a whole stride where T / n is not whole",
     ),
     (
         "dtype=torch.float64) * stride + 1 + offset",
         "dtype=torch.float64) * stride + offset",
         "trailing_and_leading_nodes_are_those_of_the_papers_table",
-        "indices from 0 taken for nodes from 1 (4)",
+        "indices from 0 taken for nodes from 1",
     ),
     (
         "ramp * (sigma_min ** (1 / rho) - largest ** (1 / rho))) ** rho",
@@ -472,13 +515,19 @@ SAMPLER: list[Row] = [
         "by_eps = alpha_t * (x_s - sigma_s * eps_hat) / alpha_s + sigma_t * eps_hat",
         "by_eps = alpha_t * (x_s - sigma_t * eps_hat) / alpha_s + sigma_t * eps_hat",
         "inversion_finds_the_noise_of_a_gaussian",
-        "inversion with the wrong level before (5)",
+        "inversion with the wrong level before",
     ),
     (
         "x = x + size**2 * pull + math.sqrt(2) * size",
         "x = x + size**2 * pull + size",
         "langevin_moves_have_the_variance_of_their_own_recursion",
         "Langevin's noise without sqrt(2)",
+    ),
+    (
+        "range(times - 1 if s > 0 else 0)",
+        "range(times if s > 0 else 0)",
+        "resampling_takes_each_step_as_often_as_it_says_and_the_last_once",
+        "resampling once too often",
     ),
 ]
 
@@ -487,13 +536,13 @@ LOSS: list[Row] = [
         "snr(schedule, t).clamp(max=gamma)",
         "snr(schedule, t).clamp(min=gamma)",
         "simple_is_the_weight_of_eps_and_min_snr_caps_it_from_above",
-        "min-SNR coded as a maximum (17)",
+        "min-SNR coded as a maximum",
     ),
     (
         "return expand(wanted / own, loss) * loss",
         "return expand(wanted, loss) * loss",
         "a_named_weight_is_on_the_error_in_x_0_whatever_the_network_predicts",
-        "x_0's weight on v's error: SNR + 1 forgotten (17)",
+        "x_0's weight on v's error: SNR + 1 forgotten",
     ),
     (
         "- alpha_rate * sigma) / sigma**3",
@@ -505,7 +554,7 @@ LOSS: list[Row] = [
         "loss = ((output - target) ** 2).flatten(1).mean(1)",
         "loss = ((output - target) ** 2).flatten(1).sum(1)",
         "l_simple_of_a_network_that_says_0_is_the_mean_square_of_the_noise l_simple_is_the_papers_formula",
-        "a sum over the pixels called a mean (22)",
+        "a sum over the pixels called a mean",
     ),
     (
         "snr(schedule, t) + 1 / sigma_data**2",
@@ -525,6 +574,30 @@ LOSS: list[Row] = [
         "importance_keeps_the_expectation",
         "importance weights without 1 / N",
     ),
+    (
+        "+ 1 / sigma_data**2",
+        "+ 2 / sigma_data",
+        "edms_weight_is_karras_lambda_and_makes_its_row_count_once",
+        "EDM's weight, right at sigma_data = 0.5 only",
+    ),
+    (
+        "clamp(max=gamma)",
+        "clamp(max=5.0)",
+        "simple_is_the_weight_of_eps_and_min_snr_caps_it_from_above",
+        "min-SNR with a fixed cap",
+    ),
+    (
+        "log_ratio = mean + std * torch.randn",
+        "log_ratio = -1.2 + 1.2 * torch.randn",
+        "log_normal_times_have_edms_noise_levels_or_others",
+        "EDM's times with fixed numbers",
+    ),
+    (
+        "    u = _rand(batch, generator)\n    slices",
+        "    u = _rand(batch, generator)[:1]\n    slices",
+        "stratified_times_have_one_in_each_slice_in_random_order",
+        "one draw for all slices of time",
+    ),
 ]
 
 LIKELIHOOD: list[Row] = [
@@ -538,7 +611,7 @@ LIKELIHOOD: list[Row] = [
         "return (at_1 + y[:, -1] + D * torch.log(alpha))",
         "return (at_1 + y[:, -1])",
         "a_path_that_starts_in_noise_gives_the_density_of_data_with_that_much_noise",
-        "the change of variables x / alpha forgotten (22)",
+        "the change of variables x / alpha forgotten",
     ),
     (
         "z = None if probes is None else torch.sign(noise_like(x_0.expand(probes, *x_0.shape), generator))",
@@ -550,7 +623,7 @@ LIKELIHOOD: list[Row] = [
         "decoded = Normal(denoiser(x_t, t, condition), sigma_t)",
         "decoded = Normal(denoiser(x_t, t, condition), sigma_t**2)",
         "the_estimate_agrees_with_the_closed_form",
-        "the decoder's variance for its standard deviation (22)",
+        "the decoder's variance for its standard deviation",
     ),
     (
         "for t, s in itertools.pairwise(times[:-1]):",
@@ -562,7 +635,7 @@ LIKELIHOOD: list[Row] = [
         "return x_0 + (2 * u.to(x_0.device) - 1) / (levels - 1)",
         "return x_0 + u.to(x_0.device) / (levels - 1)",
         "dequantised_values_fill_their_level_evenly",
-        "dequantisation over half a level (22)",
+        "dequantisation over half a level",
     ),
 ]
 
@@ -571,13 +644,13 @@ GUIDANCE: list[Row] = [
         "return without + (w if isinstance(w, float) else expand(w, x_t)) * (with_label - without)",
         "return with_label + (w if isinstance(w, float) else expand(w, x_t)) * (with_label - without)",
         "with_exact_parts_the_two_guidances_are_one the_guided_score_is_that_of_the_tilted_noisy_density",
-        "1 + w for w (28)",
+        "1 + w for w",
     ),
     (
         "with_label, without = both.chunk(2)",
         "without, with_label = both.chunk(2)",
         "with_exact_parts_the_two_guidances_are_one",
-        "the two halves of the batch changed over (28)",
+        "the two halves of the batch changed over",
     ),
     (
         "shift = expand(sigma**2 / alpha, x_t)",
@@ -597,6 +670,24 @@ GUIDANCE: list[Row] = [
         "reconstruction_guidance_is_the_papers_formula",
         "reconstruction guidance uphill",
     ),
+    (
+        "torch.where(mask, known, self.denoiser(x_t, t, condition))",
+        "torch.where(mask, known, self.denoiser(x_t, t))",
+        "what_is_filled_in_is_of_the_class_that_was_asked_for",
+        "inpainting that forgets the label",
+    ),
+    (
+        "x_0_hat = self.denoiser(x, t, condition)",
+        "x_0_hat = self.denoiser(x, t)",
+        "what_is_filled_in_is_of_the_class_that_was_asked_for",
+        "reconstruction guidance that forgets the label",
+    ),
+    (
+        "torch.rsqrt(self.schedule.alpha(t) ** 2 + self.schedule.sigma(t) ** 2)",
+        "torch.sqrt(self.schedule.alpha(t) ** 2 + self.schedule.sigma(t) ** 2)",
+        "the_network_of_a_noisy_classifier_sees_data_of_variance_1",
+        "a classifier's input scaled the wrong way",
+    ),
 ]
 
 GAUSSIAN: list[Row] = [
@@ -604,7 +695,7 @@ GAUSSIAN: list[Row] = [
         "log_prob = -0.5 * (residual / self.std) ** 2 - torch.log(self.std) - 0.5 * math.log(2 * math.pi)",
         "log_prob = -0.5 * (residual / self.std) ** 2 - torch.log(self.std) - math.log(2 * math.pi)",
         "log_prob_and_kl_agree_with_torch_distributions",
-        "the normal density without the root of 2 pi (22)",
+        "the normal density without the root of 2 pi",
     ),
     (
         "v = (self.std / other.std) ** 2",
@@ -616,25 +707,25 @@ GAUSSIAN: list[Row] = [
         "half = 1.0 / (levels - 1)",
         "half = 1.0 / levels",
         "the_discretised_probabilities_of_all_256_values_sum_to_1",
-        "256 bins on an interval that has 255 (22)",
+        "256 bins on an interval that has 255",
     ),
     (
         "upper = torch.where(x > 1 - half, math.inf, (x + half - normal.mean) / normal.std)",
         "upper = (x + half - normal.mean) / normal.std",
         "the_discretised_probabilities_of_all_256_values_sum_to_1",
-        "the last bin closed (22)",
+        "the last bin closed",
     ),
     (
         "return nats / (dims * math.log(2)) - math.log2(scale)",
         "return nats / (dims * math.log(2))",
         "bits_per_dim_of_a_density_and_of_a_probability",
-        "the offset of 7 bits forgotten (22)",
+        "the offset of 7 bits forgotten",
     ),
     (
         "return nats / (dims * math.log(2)) - math.log2(scale)",
         "return nats / dims - math.log2(scale)",
         "bits_per_dim_of_a_density_and_of_a_probability",
-        "nats called bits (22)",
+        "nats called bits",
     ),
 ]
 
@@ -663,6 +754,12 @@ ODE: list[Row] = [
         "the_solution_has_the_stated_order_and_the_difference_one_less",
         "every stage at the end of the step",
     ),
+    (
+        "** (-0.7 / order)",
+        "** (-0.6 / order)",
+        "the_controller_aims_at_an_error_of_one_half",
+        "another exponent in the controller",
+    ),
 ]
 
 ADAPTIVE: list[Row] = [
@@ -683,6 +780,12 @@ ADAPTIVE: list[Row] = [
         "            pass\n",
         "each_rejected_step_gives_its_noise_back",
         "fresh noise after a rejection: small noise is favoured",
+    ),
+    (
+        "0.9 * max(error, 1e-6) ** -0.9",
+        "0.9 * max(error, 1e-6) ** -0.5",
+        "the_next_step_of_the_sde_solver_is_the_papers_rule",
+        "another exponent in the SDE solver's step",
     ),
 ]
 
@@ -750,6 +853,129 @@ METRICS: list[Row] = [
         "return PrecisionRecall(float(x_covered.double().mean()), float(y_covered.double().mean()))",
         "samples_of_one_of_two_modes_have_precision_1_and_recall_one_half",
         "precision and recall changed over",
+    ),
+]
+
+TRAINER: list[Row] = [
+    (
+        "torch.clamp((1 + n) / (10 + n), max=self.decay)",
+        "((1 + n) / (10 + n))",
+        "the_average_follows_the_weights_with_a_warmed_up_decay",
+        "an average whose warm-up never ends",
+    ),
+    (
+        "            average.copy_(current)\n",
+        "            pass\n",
+        "the_average_has_the_buffers_of_the_model",
+        "an average with the buffers of the start",
+    ),
+    (
+        "self._rate(), now - started, pace",
+        "self._rate(), now - last, pace",
+        "seconds_are_counted_from_the_start_and_the_pace_from_the_last_report",
+        "seconds since the last report for those of the run",
+    ),
+    (
+        '("cuda", "mps", "cpu")',
+        '("cpu", "mps", "cuda")',
+        "auto_is_the_best_device_that_is_there",
+        "auto that never takes a GPU",
+    ),
+    (
+        '"bf16" if computes_in_bf16(device) else "fp32"',
+        '"fp32"',
+        "auto_is_bf16_where_the_device_computes_in_it",
+        "auto that never takes bf16",
+    ),
+]
+
+NAMES: list[Row] = [
+    (
+        "lambda: ancestral(transition_std)",
+        "ancestral",
+        "cli::a_samplers_name_walks_as_the_sampler_does_and_as_no_other",
+        "a name for the other variance",
+    ),
+    (
+        '"sub_vp": SubVPSchedule',
+        '"sub_vp": VPSchedule',
+        "cli::every_name_makes_what_it_says",
+        "a name for another schedule",
+    ),
+    (
+        '"score": lambda: SCORE',
+        '"score": lambda: EPS',
+        "cli::every_name_makes_what_it_says",
+        "a name for another row",
+    ),
+    (
+        '"elbo": lambda: elbo_weight',
+        '"elbo": lambda: simple',
+        "cli::every_name_makes_what_it_says",
+        "a name for another weight",
+    ),
+]
+
+SAMPLES: list[Row] = [
+    (
+        "if settings.clip and recipe.of_pictures:",
+        "if False:",
+        "cli::samples_are_clipped_as_asked_and_each_is_asked_for_by_its_label",
+        "a clip that is asked for and not done",
+    ),
+    (
+        "condition[k : k + BATCH]",
+        "condition[:BATCH]",
+        "cli::samples_are_clipped_as_asked_and_each_is_asked_for_by_its_label",
+        "the first batch's labels for every batch",
+    ),
+]
+
+NETWORKS: list[Row] = [
+    (
+        "nn.Dropout(dropout)",
+        "nn.Dropout(0.0)",
+        "unet::dropout_acts_in_training_and_not_in_eval_mode",
+        "dropout that drops nothing",
+    ),
+]
+
+UNET: list[Row] = [
+    (
+        'mode="replicate"',
+        'mode="constant"',
+        "where_patches_do_not_fit_the_edge_is_repeated",
+        "an edge of zeros",
+    ),
+]
+
+DATA: list[Row] = [
+    (
+        "angle = squared.sqrt()",
+        "angle = squared / end",
+        "analytic::swiss_is_a_spiral_evenly_spaced_along_its_length",
+        "a spiral spaced evenly in its angle",
+    ),
+    (
+        "angle * angle.cos(), angle * angle.sin()",
+        "angle.cos(), angle.sin()",
+        "analytic::swiss_is_a_spiral_evenly_spaced_along_its_length",
+        "a spiral that is a circle",
+    ),
+    (
+        "angle = 2 * math.pi * torch",
+        "angle = math.pi * torch",
+        "analytic::a_ring_closes",
+        "half a ring",
+    ),
+]
+
+STORAGE: list[Row] = [
+    (
+        "        os.chmod(beside, 0o666 & ~umask)\n",
+        "",
+        "a_file_has_the_rights_that_the_users_files_have",
+        "checkpoints that only their owner may read",
     ),
 ]
 

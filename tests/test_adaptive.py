@@ -22,6 +22,7 @@ from diffusion_edu import (
     adaptive_ode,
     adaptive_sde,
     energy_distance,
+    moons,
     prior,
     ring,
     velocity,
@@ -319,3 +320,17 @@ def test_wrong_arguments_get_a_sentence(sampler):
 
     with pytest.raises(ArithmeticError, match="NaN"):
         list(sampler(Broken(), x))
+
+
+def test_the_next_step_of_the_sde_solver_is_the_papers_rule(generator):
+    schedule = VPSchedule()
+    denoiser = GaussianMixture(*moons()).denoiser(schedule)
+    x = prior(schedule, (50, 2), generator, dtype=torch.float64)
+    states = list(adaptive_sde(denoiser, x, 0.02, 0.02, generator=generator))[:-2]  # the last step is cut at the end
+    followed = 0
+    for before, here, after in zip(states, states[1:], states[2:], strict=False):
+        if here.rejected == after.rejected and here.error > 0:
+            h, new = float(before.t - here.t), float(here.t - after.t)
+            assert_close(new, h * min(10.0, 0.9 * here.error**-0.9), rtol=1e-6, atol=0)
+            followed += 1
+    assert followed > 10

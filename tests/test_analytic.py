@@ -201,3 +201,21 @@ def test_one_gaussian_by_its_name():
 def test_wrong_questions_to_the_empirical_denoiser_get_a_sentence(call):
     with pytest.raises(ValueError, match="EmpiricalDenoiser"):
         call()
+
+
+def test_swiss_is_a_spiral_evenly_spaced_along_its_length():
+    _, means, _, _ = swiss(turns=1.5, components=60)
+    gaps = means.diff(dim=0)
+    lengths, headings = gaps.norm(dim=1), torch.atan2(gaps[:, 1], gaps[:, 0])
+    turned = torch.remainder(headings.diff() + math.pi, 2 * math.pi) - math.pi
+    assert lengths.max() / lengths.min() < 1.25
+    assert abs(turned.sum().item() - 1.5 * 2 * math.pi) < 0.6, "it goes round one and a half times"
+    assert means.norm(dim=1)[-10:].min() > 1.5 * means.norm(dim=1)[:10].max(), "and outwards"
+
+
+def test_a_ring_closes():
+    _, means, _, _ = ring(5)
+    angles = torch.atan2(means[:, 1], means[:, 0])
+    apart = torch.remainder(torch.cat([angles, angles[:1]]).diff(), 2 * math.pi)
+    assert_close(apart, torch.full((5,), 2 * math.pi / 5, dtype=torch.float64))
+    assert_close(means.norm(dim=1), means.norm(dim=1)[0].expand(5))

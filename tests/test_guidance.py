@@ -12,6 +12,7 @@ from diffusion_edu import (
     ClassifierGuidance,
     CosineSchedule,
     DiffusionModel,
+    EDMSchedule,
     FlowSchedule,
     GaussianMixture,
     Inpainting,
@@ -21,6 +22,7 @@ from diffusion_edu import (
     TrainConfig,
     Trainer,
     V,
+    VESchedule,
     VPSchedule,
     adaptive_ode,
     adaptive_sde,
@@ -465,3 +467,31 @@ def test_guidance_by_gradients_answers_in_inference_mode_too():
         with torch.inference_mode():
             assert torch.equal(guided(X.clone(), t, LABELS), expected)
             sample(ddim(), guided, X, torch.tensor([0.5, 0.2, 0.0], dtype=torch.float64), LABELS)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.7])
+def test_what_is_filled_in_is_of_the_class_that_was_asked_for(scale):
+    schedule, t = VPSchedule(), torch.tensor(0.4, dtype=torch.float64)
+    filled = Inpainting(MIXTURE.denoiser(schedule), KNOWN, MASK, scale)
+    found = [filled(X, t, torch.full((5,), y)) for y in (0, 1)]
+    for y in (0, 1):
+        assert_close(found[y], Inpainting(MIXTURE.given(y).denoiser(schedule), KNOWN, MASK, scale)(X, t))
+    assert (found[0] - found[1])[:, 1].abs().min() > 1e-3
+
+
+class SaysWhatItSees(torch.nn.Module):
+    def forward(self, x, level):
+        return x
+
+
+@pytest.mark.parametrize("schedule", [VESchedule(), EDMSchedule(), FlowSchedule()], ids=lambda s: type(s).__name__)
+def test_the_network_of_a_noisy_classifier_sees_data_of_variance_1(schedule):
+    t = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
+    alpha, sigma = schedule.scales(t, like=X)
+    assert_close(NoisyClassifier(SaysWhatItSees(), schedule)(X, t), X / (alpha**2 + sigma**2).sqrt())
+    assert ((alpha**2 + sigma**2 - 1).abs() > 0.05).any(), "else no factor would be seen"
+
+
+def test_what_is_known_must_be_finite():
+    with pytest.raises(ValueError, match="a known x_0 with NaN or infinite numbers"):
+        Inpainting(MIXTURE.denoiser(VPSchedule()), torch.tensor([[math.nan, 0.0]]), MASK)

@@ -19,6 +19,7 @@ from diffusion_edu import (
     V,
     ancestral,
     bits_per_dim,
+    clip_x_0,
     denoising_loss,
     dequantize,
     elbo,
@@ -197,6 +198,31 @@ def test_learnt_variance_spans_from_beta_tilde_to_beta(u, rule):
         for denoiser in (model.eval(), Treated(model.eval(), lambda x_0_hat: x_0_hat))
     ]
     assert torch.equal(*walked)
+
+
+class SaysTheLabel(torch.nn.Module):
+    """Says the label for o and for u."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x, level, condition=None):
+        said = (self.one * condition)[:, None].expand_as(x)
+        return torch.cat([said, said], dim=1)
+
+
+def test_a_treated_learnt_variance_is_treated_asked_with_the_label_and_0_at_the_end():
+    model = LearntVarianceModel(SaysTheLabel(), SCHEDULE).eval()
+    s, t, labels = SCHEDULE.time(499), SCHEDULE.time(500), torch.tensor([-1, 0, 1])
+    x_t = 3 * torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    plain, width = model.denoise_with_std(x_t, s, t, labels)
+    assert plain.abs().max() > 1, "else there is nothing to clip"
+    treated, std = Treated(model, clip_x_0).denoise_with_std(x_t, s, t, labels)
+    assert torch.equal(treated, plain.clamp(-1, 1)) and torch.equal(std, width)
+    ends = torch.stack([posterior_std(SCHEDULE, s, t), transition_std(SCHEDULE, s, t)]).float()
+    assert_close(std[[0, 2], 0], ends, rtol=1e-4, atol=0)
+    assert torch.equal(model.denoise_with_std(x_t, SCHEDULE.time(0), t, labels)[1], torch.zeros(3, 2))
 
 
 def test_a_learnt_variance_is_used_by_the_bound_and_refused_elsewhere():

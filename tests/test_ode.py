@@ -105,6 +105,7 @@ def test_the_controller_aims_at_an_error_of_one_half():
     assert next_step(0.5, 0.5, 5) == 1
     assert next_step(1.0, 0.5, 5) < 1 < next_step(0.1, 0.5, 5)
     assert next_step(0.5, 1.0, 5) > 1  # the error is falling: not so careful
+    assert_close((next_step(2.0, 0.5, 5), next_step(0.5, 2.0, 5)), (4 ** (-0.7 / 5), 4 ** (0.4 / 5)))
     assert next_step(0.0, 0.5, 3) == 10 and next_step(1e9, 0.5, 3) == 0.2
 
 

@@ -77,10 +77,11 @@ def test_the_scores_row_is_minus_eps_over_sigma(schedule):
     assert_close(SCORE.target(schedule, x_0, eps, T), x_t.grad, rtol=1e-6, atol=1e-8)
 
 
-def test_edms_row_is_karras_table_1():
+@pytest.mark.parametrize("sigma_data", [0.5, 1.3])
+def test_edms_row_is_karras_table_1(sigma_data):
     from diffusion_edu import EDMSchedule
 
-    schedule, sigma_data = EDMSchedule(80.0), 0.5
+    schedule = EDMSchedule(80.0)
     sigma = schedule.sigma(T)
     c_skip = sigma_data**2 / (sigma**2 + sigma_data**2)
     c_out = sigma * sigma_data / (sigma**2 + sigma_data**2).sqrt()

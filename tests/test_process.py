@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from diffusion_edu import (
     BetaSchedule,
+    CosineSchedule,
     Normal,
     posterior_kl,
     posterior_std,
@@ -137,3 +138,10 @@ def test_a_std_for_each_example_is_not_taken_for_one_for_each_number():
     kl = posterior_kl(schedule, error, std, s, t)
     assert torch.equal(kl, posterior_kl(schedule, error, std[:, None], s, t))
     assert_close(kl[1], posterior_kl(schedule, error[1:2], std[1], s[1], t[1])[0])
+
+
+@pytest.mark.parametrize("end", [0.0, 1.0])
+def test_a_step_of_no_length_has_no_width_at_both_ends_of_time(end):
+    t = torch.tensor(end, dtype=torch.float64)  # the log-SNR is infinite there, and a difference of two is no number
+    for rule in (transition_std, posterior_std):
+        assert rule(CosineSchedule(), t, t) == 0

@@ -515,6 +515,20 @@ def test_resampling_a_plain_denoiser_keeps_the_marginal(generator):
     assert abs(x_s.std().item() / expected.std.item() - 1) < 6 / math.sqrt(2 * n)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_resampling_takes_each_step_as_often_as_it_says_and_the_last_once(count):
+    point = GaussianMixture(torch.ones(1), torch.tensor([[1.3]]), torch.zeros(1)).to(ONE).denoiser(VPSchedule())
+    taken, once = [], ancestral()
+
+    def step(denoiser, state, s, condition=None, generator=None):
+        taken.append(float(s))
+        return once(denoiser, state, s, condition, generator)
+
+    grid = torch.tensor([0.9, 0.5, 0.2, 0.0], dtype=torch.float64)
+    sample(resampled(step, count), point, torch.randn(2, 1, dtype=torch.float64), grid)
+    assert taken == count * [0.5] + count * [0.2] + [0.0]
+
+
 def test_steps_around_steps_and_walks_upwards_refuse_wrong_numbers():
     for make, sentence in (
         (lambda: corrected(ddim(), 0), "moves=0; .* at least 1"),

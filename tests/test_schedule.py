@@ -205,6 +205,12 @@ def test_the_sigmoid_table_is_jabris_formula_at_any_temperature_and_ends():
     assert_close(BetaSchedule.sigmoid(T, start, end, tau).betas[:-1], expected, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("make", [BetaSchedule.cosine, BetaSchedule.sigmoid])
+def test_the_last_beta_is_the_cap(make):
+    assert make(50).betas[-1] == 0.999 and make(50, max_beta=0.9).betas[-1] == 0.9
+    assert torch.equal(make(50).betas[:-5], make(50, max_beta=0.9).betas[:-5])
+
+
 def test_the_table_is_a_copy_of_what_was_given():
     betas = torch.linspace(0.1, 0.2, 5, dtype=torch.float64)
     schedule = BetaSchedule(betas)

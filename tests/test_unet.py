@@ -273,3 +273,20 @@ def test_a_network_in_half_precision_answers_in_it(dtype, within):
         answer = net.to(dtype)(x.to(dtype), level.to(dtype))
     assert answer.dtype == dtype
     assert (answer.float() - exact).norm() < within * exact.norm()
+
+
+def test_dropout_acts_in_training_and_not_in_eval_mode():
+    torch.manual_seed(0)
+    network = awake(UNet(channels=(8, 12), blocks=1, embedding=16, heads=2, dropout=0.5))
+    x, level = torch.randn(2, 1, 8, 8), torch.tensor([0.2, 0.7])
+    with torch.no_grad():
+        assert not torch.equal(network.train()(x, level), network(x, level))
+        assert torch.equal(network.eval()(x, level), network(x, level))
+
+
+def test_where_patches_do_not_fit_the_edge_is_repeated():
+    torch.manual_seed(0)
+    network = awake(UNet(channels=(8, 12), blocks=1, embedding=16, heads=2, patch=2)).eval()
+    x, level = torch.randn(2, 1, 7, 5), torch.tensor([0.2, 0.7])
+    with torch.no_grad():
+        assert torch.equal(network(x, level), network(F.pad(x, (0, 1, 0, 1), mode="replicate"), level)[..., :7, :5])
