@@ -182,8 +182,8 @@ SCHEDULE: list[Row] = [
         "half a log-SNR: DPM-Solver's lambda for the log of the ratio",
     ),
     (
-        "return torch.sqrt(-torch.log1p(-self.betas.take(k)) * self.num_timesteps)",
-        "return torch.sqrt(-torch.log1p(-self.betas.take(k)))",
+        "return torch.sqrt(-torch.log1p(-_nodes(self.betas, k)) * self.num_timesteps)",
+        "return torch.sqrt(-torch.log1p(-_nodes(self.betas, k)))",
         "diffusion_of_the_table_approaches_the_vp_sdes rates_drift_and_diffusion_agree_with_autodiff",
         "a step's beta taken for the rate per unit of time",
     ),

@@ -248,7 +248,7 @@ def _state_of(file: Path) -> tuple[int, int, int] | None:
     """What changes when a file is replaced by another; None where there is none."""
     try:
         about = file.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return about.st_ino, about.st_mtime_ns, about.st_size
 
