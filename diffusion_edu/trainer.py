@@ -461,9 +461,8 @@ class Trainer(Generic[Model]):
             # and a copy: what stays would keep the whole file mapped into memory
             like = parameters[int(i)] if value.ndim else value
             optimizer[int(i)][key] = torch.empty_like(like).copy_(value).detach()
-        halves = [i for i, state in optimizer.items() if state and state.keys() != set(ADAM)]
-        if int(metadata["step"]) and not any(optimizer.values()):
-            halves = [0]
+        nothing = int(metadata["step"]) > 0 and not any(optimizer.values())
+        halves = [i for i, state in optimizer.items() if (state or nothing) and state.keys() != set(ADAM)]
         if halves:
             raise ValueError(
                 f"{path} lacks the optimiser's numbers for parameter {halves[0]}, or a part of them; take an older "

@@ -95,6 +95,11 @@ class DataSet(Protocol):
         """What each label is called."""
         ...
 
+    @property
+    def exchangeable(self) -> bool:
+        """Whether training and test examples come from one distribution."""
+        ...
+
     def training(self, folder: Folder, seed: int) -> Data:
         """Where training batches come from."""
         ...
@@ -115,11 +120,13 @@ class Toy:
     Args:
         components: of the mixture.
         classes: what each label is called.
+        exchangeable: training and test examples are draws from the same mixture.
     """
 
     components: Callable[[], Components]
     classes: tuple[str, ...]
     shape: tuple[int, ...] = (2,)
+    exchangeable: bool = True
 
     def _draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         components = self.components()
@@ -158,7 +165,7 @@ class Pictures:
             comes with the package: then the samples are measured by principal components of the pixels.
         classifier_words: what it is, for a model card.
         exchangeable: whether training and test pictures come from one distribution, so that a model that copies nothing
-            is as near to the ones as to the others.
+            is as near to the ones as to the others. For MNIST's they do not: other people wrote the test digits.
     """
 
     load: Callable[[str, Folder], ImageSet]
@@ -210,7 +217,7 @@ DATA: Mapping[str, DataSet] = MappingProxyType(
         "swiss": Toy(swiss, ("spiral",)),
         "digits": Pictures(lambda split, folder: digits(split), (1, 8, 8), _TEN),
         "mnist_5k": Pictures(lambda split, folder: mnist_5k(split), (1, 28, 28), _TEN, *_DIGITS),
-        "mnist": Pictures(mnist, (1, 28, 28), _TEN, *_DIGITS, exchangeable=False),  # others wrote the test digits
+        "mnist": Pictures(mnist, (1, 28, 28), _TEN, *_DIGITS, exchangeable=False),
         "fashion_mnist": Pictures(fashion_mnist, (1, 28, 28), _CLOTHES, *_FASHION),
         "cifar10": Pictures(cifar10, (3, 32, 32), _THINGS),
     }

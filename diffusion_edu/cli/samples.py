@@ -290,7 +290,7 @@ def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: in
         kid(f_other, f_reference),
         precision_recall(f_reference, f_samples),
         precision_recall(f_reference, f_other),
-        memorisation(samples, train, test) if getattr(data, "exchangeable", False) else None,
+        memorisation(samples, train, test) if recipe.of_pictures and data.exchangeable else None,
         agreement(said, labels) if asked and said is not None else None,
         agreement(said_of_real, labels) if asked and said_of_real is not None else None,
         features.words,
