@@ -113,7 +113,12 @@ class Result:
     @property
     def key(self) -> tuple[str, float, int, int, str, str, str]:
         """What makes it the answer to a question."""
-        return self.sampler, self.rung, self.seed, self.n, self.weights, self.precision, self.device
+        return self.sampler, self.rung, self.seed, self.n, *self.about
+
+    @property
+    def about(self) -> tuple[str, str, str]:
+        """Weights, precision and device: what a table is about."""
+        return self.weights, self.precision, self.device
 
 
 # the samplers
@@ -302,7 +307,6 @@ def measured(
     real: Real,
     folder: Path,
     deadline: float = math.inf,
-    device: torch.device = CPU,
     batch: int = BATCH,
     about: tuple[str, str, str] = ("", "fp32", "cpu"),
 ) -> Result:
@@ -316,13 +320,14 @@ def measured(
         real: pictures to hold the samples against.
         folder: where the batches so far are kept, and read from.
         deadline: by ``time.monotonic``; no batch is begun after it.
-        device: that the denoiser is on.
         batch: samples that are drawn at once.
-        about: digest of the weights, the precision ("fp32", or "bf16" for autocast), and the kind of device.
+        about: digest of the weights, the precision ("fp32", or "bf16" for autocast), and the kind of device that the
+            denoiser is on.
 
     Raises:
         TimeIsUp: if the deadline comes first.
     """
+    device = torch.device(about[2])
     counting, generator = Counting(denoiser), seeded(seed)
     asked = asked_for(n, len(recipe.data_set.classes))
     # drawn before anything else: the same for all samplers
@@ -504,7 +509,6 @@ def text_of(
     seeds: int,
     n: int,
     floor: tuple[float, float],
-    device: torch.device = CPU,
 ) -> str:
     """The report, in Markdown.
 
@@ -517,11 +521,10 @@ def text_of(
     rows = [row_of(results, contender, standard, seeds, n) for contender in contenders]
     distance = statistics.mean(row.frechet for row in of_standard)
     each = f" (of each seed: {', '.join(f'{row.frechet:.2f}' for row in of_standard)})" if seeds > 1 else ""
-    mine = [row for row in results.rows.values() if (row.n, row.weights, row.precision, row.device) == (n, *about)]
-    seconds = sum(row.seconds for row in mine)
+    seconds = sum(row.seconds for row in results.rows.values() if row.n == n and row.about == about)
     agrees = statistics.mean(row.agreement for row in of_standard)
     lines = [
-        f"{report.machine(device)}. {n} samples for each of {seeds} seed{'s' * (seeds > 1)}, "
+        f"{report.machine(torch.device(about[2]))}. {n} samples for each of {seeds} seed{'s' * (seeds > 1)}, "
         f"{about[1]}, {seconds / 60:.0f} minutes of sampling in all.",
         f"The reference, ancestral sampling in {standard.rungs[0]:g} steps: a distance of {distance:.2f}{each}; the "
         f"classifier agrees with the label in {agrees:.3f}. Good enough is a ratio to it of at most "
@@ -619,7 +622,6 @@ def main(arguments: list[str] | None = None) -> None:
             real,
             folder,
             deadline,
-            device,
             given.batch,
             results.about,
         )
@@ -627,7 +629,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not fill(results, contenders, standard, given.seeds, given.n, measure, deadline):
         print("the time is up; the same command goes on from here", file=sys.stderr)
     try:
-        text = text_of(results, contenders, standard, given.seeds, given.n, real.floor(given.n), device)
+        text = text_of(results, contenders, standard, given.seeds, given.n, real.floor(given.n))
     except ValueError as error:
         raise SystemExit(str(error)) from error
     report.publish(report.of_device("evaluations", device), text, given.write)
