@@ -227,7 +227,7 @@ def table_of(finished: Sequence[tuple[Racer, Quality]]) -> str:
         for racer, quality in finished
     ]
     real = finished[0][1]
-    rows.append(("real training pictures", *[""] * 7, f"{real.frechet.floor:.1f}", _share(real.agreement_real)))
+    rows.append(("real training pictures", *[""] * 7, f"{real.frechet_floor.value:.1f}", _share(real.agreement_real)))
     return report.table(header, rows)
 
 

@@ -830,6 +830,24 @@ METRICS: list[Row] = [
         "covariances taken to have the same axes",
     ),
     (
+        "for pair in ((a, b), (b, a))",
+        "for pair in ((a, b),)",
+        "the_standard_error_of_the_distance_is_the_jackknifes",
+        "the chance in the real examples forgotten",
+    ),
+    (
+        "return 2 * x @ (a.mean(0) - b.mean(0)) + ",
+        "return x @ (a.mean(0) - b.mean(0)) + ",
+        "the_standard_error_of_the_distance_is_the_jackknifes",
+        "a derivative without its factor 2",
+    ),
+    (
+        "T = inverse @ _root(R @ C_b @ R) @ inverse",
+        "T = inverse @ R @ C_b @ R @ inverse",
+        "the_standard_error_of_the_distance_is_the_jackknifes",
+        "the map from one Gaussian to the other without its root",
+    ),
+    (
         "(x @ y.T / x.shape[1] + 1) ** 3",
         "(x @ y.T / x.shape[1] + 1) ** 2",
         "kid_of_two_gaussians_is_what_their_first_three_moments_say",

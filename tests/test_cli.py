@@ -432,8 +432,8 @@ def test_the_card_says_command_data_seconds_and_measured_quality(trained):
     card = (trained / "README.md").read_text()
     for words in ("diffusion-edu train", "tiny.toml --folder", "`moons`", "60 steps of 16 examples", "seconds on"):
         assert words in card
-    assert re.search(r"\| Fréchet distance, n = 20 \| [\d.e-]+ \| [\d.e-]+ \|", card)
-    assert re.search(r"\| KID ± standard error, n = 20 \| \S+ ± \S+ \| \S+ ± \S+ \|", card)
+    for name in ("Fréchet distance", "KID"):
+        assert re.search(rf"\| {name} ± standard error, n = 20 \| [\d.e-]+ ± [\d.e-]+ \| [\d.e-]+ ± [\d.e-]+ \|", card)
     assert re.search(r"\| classifier agrees with the label \| 0\.\d+ \| [01]\.\d+ \|", card)
     assert all(re.search(rf"\| {name} \| [01]\.\d+ \| [01]\.\d+ \|", card) for name in ("precision", "recall"))
     assert "training one" not in card, "a toy's training examples are never seen twice"
@@ -585,9 +585,10 @@ def test_a_folder_whose_name_is_no_utf8_is_refused_before_training(tiny, tmp_pat
 def test_evaluate_prints_n_errors_and_floors(trained, tmp_path, capsys):
     assert main(["evaluate", str(trained), "--n", "50", "--out", str(tmp_path / "q.json")]) == 0
     said = capsys.readouterr().out
-    assert "Fréchet distance, n = 50" in said and "±" in said and "real examples" in said
+    assert "Fréchet distance ± standard error, n = 50" in said and "real examples" in said
     numbers = json.loads((tmp_path / "q.json").read_text())
     assert numbers["n"] == 50 and numbers["kid_standard_error"] > 0 and numbers["agreement_real"] > 0.9
+    assert numbers["frechet"] > numbers["frechet_standard_error"] > 0 < numbers["frechet_real_standard_error"]
 
 
 def test_real_training_pictures_in_place_of_samples_measure_as_the_floor(monkeypatch):
@@ -601,7 +602,7 @@ def test_real_training_pictures_in_place_of_samples_measure_as_the_floor(monkeyp
 
     monkeypatch.setattr(samples, "draw_samples", real)
     quality = measure(given.build_model(), given, given.sample, 200, seed=0)
-    assert quality.frechet.value == quality.frechet.floor > 0 and quality.kid == quality.kid_floor
+    assert quality.frechet == quality.frechet_floor > (0, 0) and quality.kid == quality.kid_floor
     assert torch.equal(asked[0], given.data_set.real("test", 200, None, 0)[1])
     assert quality.agreement > 0.95 and quality.agreement_real > 0.9  # real pictures of what was asked
     assert quality.regions == quality.regions_floor and min(quality.regions) > 0.5

@@ -20,6 +20,7 @@ from diffusion_edu import (
     fashion_classifier_card,
     fashion_mnist,
     frechet_distance,
+    frechet_estimate,
     mnist_5k,
     noisy_digit_classifier,
     noisy_fashion_classifier,
@@ -67,6 +68,39 @@ def test_the_distance_is_0_to_itself_symmetric_and_blind_to_a_common_shift(gener
 def test_the_distance_of_features_on_a_line_does_not_fail():
     a = torch.arange(10.0)[:, None] * torch.ones(1, 3)
     assert_close(frechet_distance(a, a + torch.tensor([1.0, 0, 0])), 1.0, atol=1e-5, rtol=0)
+
+
+def test_the_standard_error_of_the_distance_is_the_jackknifes(generator):
+    a = torch.randn(300, 3, dtype=torch.float64, generator=generator) * torch.tensor([1.0, 2.0, 0.5]) + 0.3
+    b = torch.randn(200, 3, dtype=torch.float64, generator=generator) @ torch.randn(3, 3, generator=generator).double()
+    without_a = torch.tensor([frechet_distance(a[torch.arange(300) != i], b) for i in range(300)])
+    without_b = torch.tensor([frechet_distance(a, b[torch.arange(200) != i]) for i in range(200)])
+    jackknife = sum((len(v) - 1) * v.double().var(correction=0) for v in (without_a, without_b)).sqrt()
+    value, error = frechet_estimate(a, b)
+    assert value == frechet_distance(a, b)
+    assert error == pytest.approx(float(jackknife), rel=0.02)
+
+
+def test_the_standard_error_is_the_spread_of_the_distance_over_draws(generator):
+    def drawn():
+        a, b = torch.randn(2, 400, 4, dtype=torch.float64, generator=generator)
+        return frechet_estimate(a * torch.tensor([1.0, 1.5, 2.0, 0.5]) + 0.2, b)
+
+    values, errors = torch.tensor([drawn() for _ in range(400)]).T
+    assert float(errors.mean() / values.std()) == pytest.approx(1, abs=0.14)  # four standard errors of a spread of 400
+
+
+def test_the_standard_error_moves_with_the_unit_and_is_the_same_from_both_sides(generator):
+    a, b = torch.randn(2, 100, 3, dtype=torch.float64, generator=generator)
+    b = b * 2 + 1
+    error = frechet_estimate(a, b).standard_error
+    assert frechet_estimate(b, a).standard_error == pytest.approx(error)
+    assert frechet_estimate(10 * a, 10 * b).standard_error == pytest.approx(100 * error)
+    assert frechet_estimate(a, a).standard_error < 1e-6
+    line = torch.arange(10.0)[:, None] * torch.ones(1, 3)  # no spread in two of three directions
+    assert frechet_estimate(line, line + torch.tensor([1.0, 0, 0])).standard_error == pytest.approx(
+        2 * (line @ torch.tensor([1.0, 0, 0])).std(correction=0).item() * (2 / 10) ** 0.5, rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("a, b", [((5, 3), (5, 2)), ((1, 3), (5, 3)), ((5,), (5,))])

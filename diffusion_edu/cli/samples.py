@@ -14,12 +14,11 @@ from ..data import seeded
 from ..denoiser import Denoiser, DiffusionModel, Treated, clip_x_0
 from ..guidance import ClassifierFreeGuidance
 from ..metrics import (
-    Distance,
     Estimate,
     Memorisation,
     PrecisionRecall,
     agreement,
-    frechet_distance,
+    frechet_estimate,
     kid,
     memorisation,
     precision_recall,
@@ -147,10 +146,11 @@ class Quality:
     """How good samples are, beside what real examples get: a model's report card.
 
     Args:
-        frechet: with its real-to-real floor and n.
-        kid, kid_floor: of samples and of real training examples, both to the same real test examples. A perfect
-            sampler that is told the labels is expected a little below 0, and so are these training examples: sets with
-            equally many of each class are nearer to each other than independent draws.
+        n: examples in each set.
+        frechet, frechet_floor: of samples and of real training examples, both to the same real test examples.
+        kid, kid_floor: likewise. A perfect sampler that is told the labels is expected a little below 0, and so are
+            these training examples: sets with equally many of each class are nearer to each other than independent
+            draws.
         regions, regions_floor: precision and recall, likewise.
         memorised: how often a sample's nearest example is one that was trained on, in pixels; None for a toy, whose
             training examples are never seen twice.
@@ -161,7 +161,9 @@ class Quality:
         seconds: for drawing the samples.
     """
 
-    frechet: Distance
+    n: int
+    frechet: Estimate
+    frechet_floor: Estimate
     kid: Estimate
     kid_floor: Estimate
     regions: PrecisionRecall
@@ -176,12 +178,12 @@ class Quality:
     def rows(self) -> list[tuple[str, str, str]]:
         """(measure, of the samples, of real examples), in words."""
         rows = [
-            (f"Fréchet distance, n = {self.frechet.n}", f"{self.frechet.value:.4g}", f"{self.frechet.floor:.4g}"),
             (
-                f"KID ± standard error, n = {self.frechet.n}",
-                f"{self.kid.value:.3g} ± {self.kid.standard_error:.2g}",
-                f"{self.kid_floor.value:.3g} ± {self.kid_floor.standard_error:.2g}",
+                f"Fréchet distance ± standard error, n = {self.n}",
+                _with_error(self.frechet, 4),
+                _with_error(self.frechet_floor, 4),
             ),
+            (f"KID ± standard error, n = {self.n}", _with_error(self.kid, 3), _with_error(self.kid_floor, 3)),
             ("precision", f"{self.regions.precision:.3f}", f"{self.regions_floor.precision:.3f}"),
             ("recall", f"{self.regions.recall:.3f}", f"{self.regions_floor.recall:.3f}"),
         ]
@@ -207,9 +209,11 @@ class Quality:
         """All numbers by name, for JSON."""
         share, expected, error = self.memorised or (None, None, None)
         return {
-            "n": self.frechet.n,
+            "n": self.n,
             "frechet": self.frechet.value,
-            "frechet_real": self.frechet.floor,
+            "frechet_standard_error": self.frechet.standard_error,
+            "frechet_real": self.frechet_floor.value,
+            "frechet_real_standard_error": self.frechet_floor.standard_error,
             "kid": self.kid.value,
             "kid_standard_error": self.kid.standard_error,
             "kid_real": self.kid_floor.value,
@@ -227,6 +231,11 @@ class Quality:
             "sampling": self.sampling,
             "seconds": self.seconds,
         }
+
+
+def _with_error(estimate: Estimate, digits: int) -> str:
+    """A number and its standard error, in words."""
+    return f"{estimate.value:.{digits}g} ± {estimate.standard_error:.2g}"
 
 
 def alike(labels: Tensor, wanted: Tensor) -> Tensor:
@@ -285,7 +294,9 @@ def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: in
     f_other, _ = features.of(other)
     asked = recipe.model.conditional and said is not None and said_of_real is not None
     return Quality(
-        Distance(frechet_distance(f_samples, f_reference), frechet_distance(f_other, f_reference), n),
+        n,
+        frechet_estimate(f_samples, f_reference),
+        frechet_estimate(f_other, f_reference),
         kid(f_samples, f_reference),
         kid(f_other, f_reference),
         precision_recall(f_reference, f_samples),
