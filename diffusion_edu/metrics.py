@@ -6,8 +6,8 @@ Notebook: ``14_evaluation`` says what each sees and misses.
 
 is the Fréchet distance between the Gaussians with the two sets' means and covariances (Heusel et al. 2017, eq. 6).
 With Inception's features it is called the FID. Ours are the 64 features of a small classifier of the same data, so
-its numbers compare only with numbers made by the same classifier at the same n. It errs upwards by about 1/n, and chance
-moves it besides: ``frechet_estimate`` says how far.
+its numbers compare only with numbers made by the same classifier at the same n. It errs upwards by about 1/n, and
+chance moves it besides: ``frechet_estimate`` says how far.
 
     D_k(P, Q) = E k(x, x') + E k(y, y') - 2 E k(x, y),   x, x' ~ P and y, y' ~ Q, all independent
 
