@@ -2,8 +2,8 @@
 
     python -m benchmarks.sampling [--write] [--device cpu]
 
-Two measures, in turns, so that a machine that slows down slows all: the sampler around a network that answers at once,
-as a share of the bare calls of a U-Net; and the ratio of the same U-Net's calls with the sampler around it and without.
+Two measures, each in turns with the bare calls of a U-Net, so that a machine that slows down slows both, and each as a
+ratio to them: the sampler around a network that answers at once, and the sampler around that U-Net.
 The first is the sampler's own work. The second holds everything, and its first row says what it cannot tell.
 """
 
@@ -82,23 +82,21 @@ def main(arguments: list[str] | None = None) -> None:
     def walk(step: Step, denoiser: Denoiser) -> Callable[[], object]:
         return lambda: sample(step, denoiser, x, times(STEPS), labels, generator)
 
-    runs: dict[str, tuple[Callable[[], object], Callable[[], object] | None]] = {"the bare calls again": (bare, None)}
-    for name, step in {"ancestral": ancestral(), "ddim": ddim(), "dpmpp_2m": dpmpp_2m()}.items():
-        runs[name] = walk(step, model), walk(step, instant)
-    rows = []
-    for name, (run, alone) in runs.items():
-        for first in (bare, run, alone):  # so that nothing is done for the first time below
-            if first is not None:
-                first()
-        ratios, shares = [], []
+    def ratios(run: Callable[[], object]) -> Spread:
+        """How long it takes, in bare calls: each time the mean over those before and those after."""
+        bare()
+        run()  # so that nothing is done for the first time below
+        found = []
         for _ in range(ROUNDS):
-            before, with_sampler, after = (seconds(each, device) for each in (bare, run, bare))
-            ratios.append((with_sampler / before + with_sampler / after) / 2)
-            if alone is not None:
-                shares.append(100 * seconds(alone, device) / after)
-        rows.append((name, f"{Spread.of(shares).text()} %" if shares else "", Spread.of(ratios).text(3)))
+            before, with_run, after = (seconds(each, device) for each in (bare, run, bare))
+            found.append((with_run / before + with_run / after) / 2)
+        return Spread.of(found)
+
+    rows = [("the bare calls again", "", ratios(bare).text(3))]
+    for name, step in {"ancestral": ancestral(), "ddim": ddim(), "dpmpp_2m": dpmpp_2m()}.items():
+        rows.append((name, ratios(walk(step, instant)).text(4), ratios(walk(step, model)).text(3)))
     text = f"{report.machine(device)}. {BATCH} pictures of 28x28, {STEPS} steps, {ROUNDS} rounds.\n\n" + report.table(
-        ("sampler", "its own work, of the bare calls (quartiles)", "ratio to the bare calls (quartiles)"), rows
+        ("sampler", "its own work (quartiles)", "with the network (quartiles)"), rows
     )
     report.publish(report.of_device("sampling", device), text, given.write)
 

@@ -164,10 +164,10 @@ def frechet_estimate(a: Tensor, b: Tensor) -> Estimate:
 
     Give the examples of a weights that are all 1/N, and one of them, x, a little more: the distance then moves by
 
-        psi(x) = 2 (mu_a - mu_b).(x - mu_a) + (x - mu_a)^T (1 - T) (x - mu_a),   less its mean over a,
+        iota(x) = 2 (mu_a - mu_b).(x - mu_a) + (x - mu_a)^T (1 - T) (x - mu_a),   less its mean over a,
 
     times that little. T is the linear map that carries the one Gaussian onto the other, and 1 - T the gradient of the
-    distance by C_a (Bhatia, Jain and Lim 2019, section 4). The variance of the distance is that of psi over N, plus
+    distance by C_a (Bhatia, Jain and Lim 2019, section 4). The variance of the distance is that of iota over N, plus
     the same of b over M: the infinitesimal jackknife (Efron and Stein 1981).
 
     Args:
@@ -299,18 +299,18 @@ def _covariance(x: Tensor) -> Tensor:
     return torch.cov(x.T).reshape(x.shape[1], -1)
 
 
-def _root(C: Tensor, power: float = 0.5) -> Tensor:
-    """A power of a symmetric matrix (D, D) without negative eigenvalues; of those that are 0, 0 is left."""
+def _root(C: Tensor) -> Tensor:
+    """The root of a symmetric matrix (D, D) without negative eigenvalues, but for rounding."""
     values, vectors = torch.linalg.eigh(C)
-    there = values > len(C) * torch.finfo(C.dtype).eps * values.max()
-    return vectors * torch.where(there, values, 1.0).pow(power).where(there, 0.0) @ vectors.T
+    return vectors * values.clamp(min=0).sqrt() @ vectors.T
 
 
 def _influence(a: Tensor, b: Tensor) -> Tensor:
-    """psi (N,) of ``frechet_estimate`` for each example of a, up to a constant."""
-    C_a, C_b = _covariance(a), _covariance(b)
-    R, inverse = _root(C_a), _root(C_a, -0.5)
-    T = inverse @ _root(R @ C_b @ R) @ inverse
+    """iota (N,) of ``frechet_estimate`` for each example of a, up to a constant."""
+    R = _root(_covariance(a))
+    # a root turns rounding of size eps into sqrt(eps): that is as good as 0
+    inverse = torch.linalg.pinv(R, rtol=math.sqrt(len(R) * torch.finfo(R.dtype).eps), hermitian=True)
+    T = inverse @ _root(R @ _covariance(b) @ R) @ inverse
     x = a - a.mean(0)
     return 2 * x @ (a.mean(0) - b.mean(0)) + (x * (x - x @ T)).sum(1)
 

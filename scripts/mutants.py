@@ -842,8 +842,8 @@ METRICS: list[Row] = [
         "a derivative without its factor 2",
     ),
     (
-        "T = inverse @ _root(R @ C_b @ R) @ inverse",
-        "T = inverse @ R @ C_b @ R @ inverse",
+        "T = inverse @ _root(R @ _covariance(b) @ R) @ inverse",
+        "T = inverse @ R @ _covariance(b) @ R @ inverse",
         "the_standard_error_of_the_distance_is_the_jackknifes",
         "the map from one Gaussian to the other without its root",
     ),
