@@ -167,8 +167,8 @@ def frechet_estimate(a: Tensor, b: Tensor) -> Estimate:
         iota(x) = 2 (mu_a - mu_b).(x - mu_a) + (x - mu_a)^T (1 - T) (x - mu_a),   less its mean over a,
 
     times that little. T is the linear map that carries the one Gaussian onto the other, and 1 - T the gradient of the
-    distance by C_a (Bhatia, Jain and Lim 2019, section 4). The variance of the distance is that of iota over N, plus
-    the same of b over M: the infinitesimal jackknife (Efron and Stein 1981).
+    distance by C_a (Bhatia, Jain and Lim 2019). The variance of the distance is that of iota over N, plus
+    the same of b over M: the infinitesimal jackknife (Jaeckel 1972).
 
     Args:
         a, b: (N, D) and (M, D), finite, N and M above D. With fewer, only what moves along the examples is seen.
