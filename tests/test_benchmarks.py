@@ -1,5 +1,6 @@
 """The benchmarks' arithmetic and text, on tiny sizes and without the libraries that they compare with."""
 
+import dataclasses
 import json
 import math
 import statistics
@@ -11,13 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import adaptive, equal_seconds, evaluations, report, train_step, training_loop
+from benchmarks import adaptive, equal_seconds, evaluations, quality, report, train_step, training_loop
 from benchmarks.report import Spread
 from benchmarks.train_step import Contender, Measured, Product, Run, Setting, Training
 from diffusion_edu import (
     CosineSchedule,
+    Estimate,
     GaussianMixture,
     ImageSet,
+    PrecisionRecall,
     TensorData,
     UNet,
     ddim,
@@ -27,6 +30,7 @@ from diffusion_edu import (
     sample,
 )
 from diffusion_edu.cli import load_run, recipe_from
+from diffusion_edu.cli.samples import Quality, measure
 from diffusion_edu.trainer import computes_in_bf16
 
 RUN = Run("ours, 2x2 patches", (8, 8), Setting("fp32", True), 2, 8, "cpu")
@@ -84,7 +88,18 @@ def test_a_gpu_gets_a_place_of_its_own_below_that_of_the_cpu(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["train_step", "training_loop", "sampling", "solver_order", "adaptive", "evaluations", "equal_seconds"]
+    "name",
+    [
+        "train_step",
+        "training_loop",
+        "sampling",
+        "solver_order",
+        "adaptive",
+        "evaluations",
+        "equal_seconds",
+        "quality_fashion_mnist",
+        "quality_mnist",
+    ],
 )
 def test_the_readme_has_a_place_for_each_benchmark(name):
     document = report.README.read_text(encoding="utf-8")
@@ -545,3 +560,53 @@ def test_the_run_writes_its_table_and_goes_on_where_it_was_stopped(tmp_path, mon
     assert capsys.readouterr().out.count("seed 0") == 1, "one result was missing"
     assert table.strip().split("\n\n")[-1] in readme.read_text() and "more than 2" in readme.read_text()
     assert readme.read_text().startswith("above") and readme.read_text().endswith("below\n")
+
+
+# a report card over several seeds
+
+
+def test_pictures_without_noise_get_the_cards_own_floor_and_noise_takes_them_away():
+    model, given = load_run("mnist")
+    card = measure(model, given, dataclasses.replace(given.sample, steps=1), 40, seed=3)
+    distances = [quality.noisy_distance(given, 40, 3, noise) for noise in (0.0, 0.1, 0.3)]
+    assert distances[0] == card.frechet_floor.value
+    assert distances == sorted(set(distances))
+
+
+def test_the_goal_is_half_of_what_the_noise_makes_in_the_mean_over_the_seeds():
+    def drawn(frechet, noisy, agrees=0.5):
+        regions, few = PrecisionRecall(0.25, 0.75), Estimate(0.5, 0.0)
+        card = Quality(
+            9, Estimate(frechet, 1), few, few, few, regions, regions, None, agrees, agrees, "", "dpmpp_2m", 1.0
+        )
+        return quality.Draw(card, noisy)
+
+    one_above_one_below = [drawn(2.0, 2.0), drawn(0.5, 4.0)]
+    text = quality.text_of(one_above_one_below)
+    assert "| Fréchet distance | 1.250 ± 0.750 | 0.500 ± 0.000 | 3.000 ± 1.000 |" in text
+    assert "| precision | 0.250 ± 0.000 |" in text and "| recall | 0.750 ± 0.000 |" in text
+    assert "makes is 1.500: the goal is reached (samples less goal, seed by seed: -0.250 ± 1.250)" in text
+    assert "at 2.50 times the floor" in text
+    assert "the goal is not reached" in quality.text_of([drawn(2.0, 2.0), drawn(1.5, 4.0)])
+    assert "label |  |  |  |" in quality.text_of([drawn(2.0, 2.0), drawn(0.5, 4.0, None)]), "one seed has no classifier"
+    with pytest.raises(ValueError, match="at least 2"):
+        quality.text_of(one_above_one_below[:1])
+
+
+def test_the_cards_of_two_seeds_become_a_table_in_its_place(tmp_path, monkeypatch, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text("above\n<!-- quality_mnist: begin -->\nold\n<!-- quality_mnist: end -->\nbelow\n")
+    monkeypatch.setattr(report, "README", readme)
+    quality.main(["--model", "mnist", "--n", "12", "--seeds", "2", "--steps", "2", "--write"])
+    text = readme.read_text()
+    assert "Samples by dpmpp_2m, 2 steps" in text and "12 in each set, means over 2 seeds" in text
+    assert "| Fréchet distance |" in text and "old" not in text and capsys.readouterr().err.count("seed ") == 2
+    with pytest.raises(SystemExit):
+        quality.main(["--seeds", "1"])
+    assert "at least two seeds" in capsys.readouterr().err
+    model, given = load_run("mnist")
+    without = dataclasses.replace(given, model=dataclasses.replace(given.model, conditional=False))
+    monkeypatch.setattr(quality, "load_run", lambda name: (model, without))
+    with pytest.raises(SystemExit):
+        quality.main([])
+    assert "no model of pictures with labels" in capsys.readouterr().err
