@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
             f"with noise {draws[-1].noisy:.3f} ({card.seconds:.0f} s)"
         )
     about = (
-        f"{report.machine(device)}, fp32. Samples by {draws[0].card.sampling}; {given.n} in each set, "
+        f"{report.machine(device)}, fp32. Samples by {draws[0].card.sampling}; {draws[0].card.n} in each set, "
         f"means over {given.seeds} seeds ± their standard errors."
     )
     report.publish(f"quality_{Path(given.model).name}", f"{about}\n\n{text_of(draws)}", given.write)

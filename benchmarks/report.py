@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import ctypes
 import datetime
 import io
 import os
@@ -106,6 +107,22 @@ def write_rows(path: Path, rows: Sequence[Any]) -> None:
     writer.writerows(asdict(row) for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.getvalue().encode())
+
+
+def keep_memory() -> bool:
+    """Let glibc keep memory that was freed, so that nothing is fetched from the system again while something is timed.
+
+    Which of two programs has to fetch memory anew depends on where their blocks happen to lie, and not on what they do.
+
+    Returns:
+        whether the C library is one that can be told.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(trim_threshold, 2**31 - 1) and mallopt(mmap_threshold, 2**25))  # as large as they may be
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

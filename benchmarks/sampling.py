@@ -63,6 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     device = torch.device(given.device)
 
+    kept = report.keep_memory()
     torch.manual_seed(0)
     schedule = CosineSchedule()
     network = UNet(channels=(48, 64), patch=2, num_classes=10).eval()
@@ -95,9 +96,9 @@ def main(arguments: list[str] | None = None) -> None:
     rows = [("the bare calls again", "", ratios(bare).text(3))]
     for name, step in {"ancestral": ancestral(), "ddim": ddim(), "dpmpp_2m": dpmpp_2m()}.items():
         rows.append((name, ratios(walk(step, instant)).text(4), ratios(walk(step, model)).text(3)))
-    text = f"{report.machine(device)}. {BATCH} pictures of 28x28, {STEPS} steps, {ROUNDS} rounds.\n\n" + report.table(
-        ("sampler", "its own work (quartiles)", "with the network (quartiles)"), rows
-    )
+    about = f"{report.machine(device)}. {BATCH} pictures of 28x28, {STEPS} steps, {ROUNDS} rounds"
+    about += ", freed memory kept." if kept else "."
+    text = f"{about}\n\n" + report.table(("sampler", "its own work (quartiles)", "with the network (quartiles)"), rows)
     report.publish(report.of_device("sampling", device), text, given.write)
 
 
