@@ -619,7 +619,8 @@ def main(arguments: list[str] | None = None) -> int:
         )
         parts += [f"**Batch {batch}.** Peak of a matrix product: {found}.", rows_of(rows), "\n".join(verdicts(rows))]
     text = "\n\n".join(part for part in parts if part)
-    report.publish(report.of_device("train_step", device), text, given.write)
+    place = "train_step_compiled" if given.compile else "train_step"
+    report.publish(report.of_device(place, device), text, given.write)
     return 0
 
 

@@ -93,6 +93,7 @@ def test_a_gpu_gets_a_place_of_its_own_below_that_of_the_cpu(tmp_path):
     "name",
     [
         "train_step",
+        "train_step_compiled",
         "training_loop",
         "sampling",
         "solver_order",
