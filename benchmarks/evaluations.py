@@ -477,7 +477,7 @@ class Row:
         evaluations, distance, agrees = self.tried[-1]
         ratio = f"{statistics.mean(self.ratios):.3f}"
         if len(self.ratios) > 1:
-            ratio += f" ± {statistics.stdev(self.ratios) / math.sqrt(len(self.ratios)):.3f}"
+            ratio += f" ± {report.mean(self.ratios).standard_error:.3f}"
         need = f"{evaluations:g}" if self.reached else f"more than {evaluations:g}"
         if not self.reached and len(self.tried) < len(self.contender.rungs):
             need += ", not run further"

@@ -11,8 +11,6 @@ The goal is half the distance that noise of standard deviation 0.1 makes, on pix
 from __future__ import annotations
 
 import argparse
-import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +18,9 @@ from pathlib import Path
 import torch
 
 from benchmarks import report
-from diffusion_edu import Estimate, frechet_estimate
+from diffusion_edu import frechet_distance
 from diffusion_edu.cli import Recipe, load_run
-from diffusion_edu.cli.samples import MOST, Quality, alike, measure
+from diffusion_edu.cli.samples import Quality, measure, real_examples
 from diffusion_edu.data import seeded
 
 NOISE = 0.1
@@ -45,19 +43,10 @@ def noisy_distance(recipe: Recipe, n: int, seed: int, noise: float = NOISE) -> f
         seed: of the choice of pictures, and of the noise.
         noise: its standard deviation, on pixels in [-1, 1]; 0 gives the card's distance of real pictures.
     """
-    data, folder = recipe.data_set, recipe.data.folder
-    (test, labels), (train, train_labels) = (
-        data.real(split, max(n, MOST), folder, seed) for split in ("test", "train")
-    )
-    chosen = train[alike(train_labels, labels[:n])]
+    test, _, _, chosen = real_examples(recipe, n, seed)
     with_noise = chosen + noise * torch.randn(chosen.shape, generator=seeded(seed))
-    of = data.features(folder).of
-    return frechet_estimate(of(with_noise)[0], of(test[:n])[0]).value
-
-
-def mean(values: Sequence[float]) -> Estimate:
-    """The mean over seeds and its standard error; at least two."""
-    return Estimate(statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values)))
+    of = recipe.data_set.features(recipe.data.folder).of
+    return frechet_distance(of(with_noise)[0], of(test[: len(chosen)])[0])
 
 
 def text_of(draws: Sequence[Draw]) -> str:
@@ -71,9 +60,11 @@ def text_of(draws: Sequence[Draw]) -> str:
     cards, noisy = [draw.card for draw in draws], [draw.noisy for draw in draws]
 
     def cell(values: Sequence[float | None], digits: int) -> str:
-        found = [value for value in values if value is not None]
-        value, error = mean(found) if len(found) == len(values) else (math.nan, math.nan)
-        return "" if math.isnan(value) else f"{value:.{digits}f} ± {error:.{digits}f}"
+        there = [value for value in values if value is not None]
+        if len(there) < len(values):
+            return ""
+        value, error = report.mean(there)
+        return f"{value:.{digits}f} ± {error:.{digits}f}"
 
     rows = [
         (name, cell([of(card) for card in cards], digits), cell([of_real(card) for card in cards], digits), scale)
@@ -85,9 +76,9 @@ def text_of(draws: Sequence[Draw]) -> str:
             ("classifier agrees with the label", 3, lambda c: c.agreement, lambda c: c.agreement_real, ""),
         )
     ]
-    samples, goal = mean([card.frechet.value for card in cards]), mean([value / 2 for value in noisy])
+    samples, goal = report.mean([card.frechet.value for card in cards]), report.mean([value / 2 for value in noisy])
     reached = "is reached" if samples.value <= goal.value else "is not reached"
-    difference = mean([card.frechet.value - value / 2 for card, value in zip(cards, noisy, strict=True)])
+    difference = report.mean([card.frechet.value - value / 2 for card, value in zip(cards, noisy, strict=True)])
     return "\n\n".join(
         [
             report.table(
@@ -95,7 +86,7 @@ def text_of(draws: Sequence[Draw]) -> str:
             ),
             f"Half of what the noise makes is {goal.value:.3f}: the goal {reached} (samples less goal, seed by seed: "
             f"{difference.value:+.3f} ± {difference.standard_error:.3f}). The samples are at "
-            f"{samples.value / mean([card.frechet_floor.value for card in cards]).value:.2f} times the floor.",
+            f"{samples.value / report.mean([card.frechet_floor.value for card in cards]).value:.2f} times the floor.",
         ]
     )
 
@@ -133,7 +124,8 @@ def main(arguments: list[str] | None = None) -> None:
         f"{report.machine(device)}, fp32. Samples by {draws[0].card.sampling}; {draws[0].card.n} in each set, "
         f"means over {given.seeds} seeds ± their standard errors."
     )
-    report.publish(f"quality_{Path(given.model).name}", f"{about}\n\n{text_of(draws)}", given.write)
+    place = report.of_device(f"quality_{Path(given.model).name}", device)
+    report.publish(place, f"{about}\n\n{text_of(draws)}", given.write)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import csv
 import ctypes
 import datetime
 import io
+import math
 import os
 import platform
 import re
@@ -23,6 +24,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import torch
 
+from diffusion_edu import Estimate
 from diffusion_edu.storage import write_atomically
 from diffusion_edu.trainer import computes_in_bf16
 
@@ -50,6 +52,11 @@ class Spread:
     def text(self, digits: int = 2) -> str:
         """``median (low to high)``."""
         return f"{self.median:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+
+
+def mean(values: Sequence[float]) -> Estimate:
+    """The mean of independent values and its standard error; at least two."""
+    return Estimate(statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values)))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -259,6 +259,26 @@ def alike(labels: Tensor, wanted: Tensor) -> Tensor:
     return taken
 
 
+def real_examples(recipe: Recipe, n: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What samples are measured beside.
+
+    Args:
+        recipe: of the model.
+        n: examples in each set, as many as there are, where there are fewer.
+        seed: of the choice.
+
+    Returns:
+        test examples, of which the first n are the reference; training examples; the reference's labels (n,); and n
+        training examples, for a model with labels those with the reference's.
+    """
+    data, folder = recipe.data_set, recipe.data.folder
+    most = max(n, MOST) if recipe.of_pictures else 2 * n  # of a toy so many that each label is there often enough
+    (test, labels), (train, train_labels) = (data.real(split, most, folder, seed) for split in ("test", "train"))
+    n = min(n, len(test), len(train))
+    labels = labels[:n]
+    return test, train, labels, train[alike(train_labels, labels)] if recipe.model.conditional else train[:n]
+
+
 def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: int, seed: int) -> Quality:
     """Samples against real test examples, and real training examples against the same ones.
 
@@ -278,13 +298,10 @@ def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: in
     """
     if n < 4:
         raise ValueError(f"a report card got n={n}; it needs at least 4 examples of each kind.")
-    data, folder = recipe.data_set, recipe.data.folder
-    most = max(n, MOST) if recipe.of_pictures else 2 * n  # of a toy so many that each label is there often enough
-    (test, labels), (train, train_labels) = (data.real(split, most, folder, seed) for split in ("test", "train"))
-    n = min(n, len(test), len(train))
-    reference, labels = test[:n], labels[:n]
-    other = train[alike(train_labels, labels)] if recipe.model.conditional else train[:n]
-    features = data.features(folder)
+    data = recipe.data_set
+    test, train, labels, other = real_examples(recipe, n, seed)
+    n = len(other)
+    reference, features = test[:n], data.features(recipe.data.folder)
 
     start = time.perf_counter()
     samples = draw_samples(model, recipe, settings, n, labels if recipe.model.conditional else None, seed)
