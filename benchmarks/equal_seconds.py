@@ -2,24 +2,35 @@
 of clothes.
 
     python -m benchmarks.equal_seconds [--seconds 1800] [--networks NAME ...] [--write]
+    python -m benchmarks.equal_seconds --beside fashion_mnist --folder runs/race [--minutes 120] [--write]
 
 All learn the same by the same trainer: recipe ``fashion_mnist`` with its batch, class labels, average of the weights
-and decay of the rate. They differ in the network, and each gets what suits it:
+and one decay of the rate. They differ in the network, and each gets what suits it:
 
 1. **Match.** The shape whose number of parameters comes closest to that of our U-Net on 2x2 patches.
-2. **Setting.** Precision and layout with the most pictures a second; bf16 only where the processor computes in it.
+2. **Setting.** Precision and layout with the most pictures a second, and ``torch.compile`` where that is faster; bf16
+   only where the processor computes in it.
 3. **Rate.** The peak learning rate with the lowest loss, of three, each tried for a twentieth of the seconds.
 4. **Train.** As many steps as the seconds hold at that pace. The runs take turns, so that a machine that slows down
    slows all of them, and the seconds that each took are in the table.
 5. **Measure.** Samples from the averaged weights, by the recipe's sampler, beside real pictures.
+
+With ``--beside`` a shipped model has the place of our network: it is not trained again, the others get as many seconds
+as it has had, and the table goes to a place of its own. With ``--folder`` a race that was stopped goes on where it
+stood; ``--minutes`` stops it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import re
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -39,12 +50,14 @@ from benchmarks.train_step import (
     unet_2d,
     widths,
 )
-from diffusion_edu import CosineSchedule, Data, DiffusionModel, TrainConfig, Trainer, UNet, V
-from diffusion_edu.cli import Quality, Recipe, find_recipe, measure, read_recipe
-from diffusion_edu.trainer import computes_in_bf16
+from diffusion_edu import CosineSchedule, Data, DiffusionModel, Estimate, TrainConfig, Trainer, UNet, V
+from diffusion_edu.cli import Quality, Recipe, find_recipe, load_run, measure, read_recipe
+from diffusion_edu.storage import write_atomically
+from diffusion_edu.trainer import CHECKPOINT, computes_in_bf16
 
 RATES = (7.5e-4, 1.5e-3, 3e-3)
 TRIAL = 1 / 20  # of the seconds, for each rate
+TURNS = "turns.csv"
 
 
 class Labelled(nn.Module):
@@ -100,7 +113,7 @@ class Entry:
     Args:
         name: a key of ``NETWORKS``.
         shape: its channels.
-        setting: precision and layout.
+        setting: precision, layout, and whether it is compiled.
         pace: pictures a second in training.
         rate: peak learning rate.
     """
@@ -120,8 +133,10 @@ class Entry:
         config: TrainConfig = replace(
             recipe.train,
             steps=steps,
+            cycles=1,  # a second one is for going on after the end
             learning_rate=self.rate,
             precision=self.setting.precision,
+            compile=self.setting.compile,
             log_every=log_every,
             save_every=10**9,
         )
@@ -132,6 +147,16 @@ class Entry:
         return trainer
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A part of an entry's training: the steps done at its end, its seconds, its mean loss, and where it was."""
+
+    step: int
+    seconds: float
+    loss: float
+    machine: str
+
+
 class Racer:
     """An entry at work.
 
@@ -140,15 +165,21 @@ class Racer:
         recipe, data: by what, on what.
         seconds: how long, at its pace.
         reports: how many turns its training is cut into, about.
+        folder: where each turn is kept; what lies there is gone on from. None for nowhere.
     """
 
-    def __init__(self, entry: Entry, recipe: Recipe, data: Data, seconds: float, reports: int = 50) -> None:
-        self.entry = entry
+    def __init__(
+        self, entry: Entry, recipe: Recipe, data: Data, seconds: float, reports: int = 50, folder: Path | None = None
+    ) -> None:
+        self.entry, self.folder = entry, folder
         self.batch = recipe.train.batch_size
         self.steps = max(4, round(seconds * entry.pace / self.batch))
         self.trainer = entry.trainer(recipe, data, self.steps, max(1, self.steps // reports))
+        self.turns: list[Turn] = []
+        if folder is not None and (folder / CHECKPOINT).is_file():
+            self.trainer.resume(folder)
+            self.turns = [turn for turn in report.read_rows(folder / TURNS, Turn) if turn.step <= self.trainer.step]
         self.reports = iter(self.trainer)
-        self.seconds, self.losses = 0.0, list[float]()
 
     @property
     def done(self) -> float:
@@ -159,20 +190,39 @@ class Racer:
         """One turn."""
         before = self.trainer.step
         progress = next(self.reports)
-        self.seconds += (progress.step - before) * self.batch / progress.images_per_second
-        self.losses.append(progress.loss)
+        seconds = (progress.step - before) * self.batch / progress.images_per_second
+        self.turns.append(Turn(progress.step, seconds, progress.loss, report.machine(self.trainer.device)))
+        if self.folder is not None:  # the checkpoint last: a turn that is in the table and not in it is made again
+            report.write_rows(self.folder / TURNS, self.turns)
+            self.trainer.save(self.folder)
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far."""
+        return sum(turn.seconds for turn in self.turns)
 
     @property
     def loss(self) -> float:
         """The mean over the last quarter."""
-        last = self.losses[-max(1, len(self.losses) // 4) :]
-        return sum(last) / len(last)
+        last = self.turns[-max(1, len(self.turns) // 4) :]
+        return sum(turn.loss for turn in last) / len(last)
 
 
-def race(racers: Sequence[Racer]) -> None:
-    """Train all of them; the next turn is that of the one which has come least far."""
+def race(racers: Sequence[Racer], deadline: float = math.inf) -> bool:
+    """Train all of them; the next turn is that of the one which has come least far.
+
+    Args:
+        racers: who.
+        deadline: begin no turn after this moment of ``time.monotonic``.
+
+    Returns:
+        whether all have come to their end.
+    """
     while unfinished := [racer for racer in racers if racer.done < 1]:
+        if time.monotonic() > deadline:
+            return False
         min(unfinished, key=lambda racer: racer.done).advance()
+    return True
 
 
 def entered(name: str, recipe: Recipe, wanted: int) -> Entry:
@@ -195,6 +245,9 @@ def tuned(entry: Entry, recipe: Recipe, data: Data, seconds: float) -> Entry:
         *_, last = replace(entry, setting=setting).trainer(recipe, data, 6, 2)
         paces[setting] = last.images_per_second
     setting = max(paces, key=lambda setting: paces[setting])
+    if (pace := compiled_pace(replace(entry, setting=setting), recipe, data)) > paces[setting]:
+        setting = replace(setting, compile=True)
+        paces[setting] = pace
     entry = replace(entry, setting=setting, pace=paces[setting])
     trials = [Racer(replace(entry, rate=rate), recipe, data, TRIAL * seconds) for rate in RATES]
     race(trials)
@@ -205,7 +258,93 @@ def tuned(entry: Entry, recipe: Recipe, data: Data, seconds: float) -> Entry:
     return replace(entry, rate=best.entry.rate, pace=pace)
 
 
-def table_of(finished: Sequence[tuple[Racer, Quality]]) -> str:
+def compiled_pace(entry: Entry, recipe: Recipe, data: Data) -> float:
+    """Pictures a second under ``torch.compile``; 0, and a line, for a network that cannot be compiled."""
+    try:
+        *_, last = replace(entry, setting=replace(entry.setting, compile=True)).trainer(recipe, data, 6, 2)
+    except Exception as error:  # whatever the compiler raises over a foreign network
+        report.say(f"{entry.name} is not compiled: {type(error).__name__}: {str(error).splitlines()[0]}")
+        return 0.0
+    return last.images_per_second
+
+
+def kept(folder: Path, seconds: float, make: Callable[[], Entry]) -> Entry:
+    """The entry of a race that lies in a folder, or a new one, which is put there.
+
+    Raises:
+        ValueError: if the race in the folder is over another time.
+    """
+    path = folder / "entry.json"
+    if path.is_file():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        if there.pop("seconds") != seconds:
+            raise ValueError(f"{folder} holds a race over another time than {seconds:g} seconds; give another folder.")
+        return Entry(**there | {"setting": Setting(**there["setting"]), "shape": tuple(there["shape"])})
+    entry = make()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps({"seconds": seconds, **asdict(entry)}, indent=1).encode())
+    return entry
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A line of the log of a training by the command line."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    seconds: float
+    examples_per_second: float
+
+
+def logged(name: str) -> list[Logged]:
+    """How a model was trained that comes with the package."""
+    with resources.as_file(resources.files("diffusion_edu") / "assets" / "models" / name / "metrics.csv") as path:
+        return report.read_rows(path, Logged)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row of the table."""
+
+    name: str
+    shape: Shape
+    parameters: int
+    setting: str
+    rate: float
+    seconds: float
+    pictures: int
+    loss: float
+    quality: Quality
+
+    @classmethod
+    def of(cls, racer: Racer, quality: Quality) -> Result:
+        """Of a network that was trained here."""
+        entry, size = racer.entry, parameters(racer.trainer.model)
+        seen = racer.steps * racer.batch
+        return cls(
+            entry.name, entry.shape, size, str(entry.setting), entry.rate, racer.seconds, seen, racer.loss, quality
+        )
+
+    @classmethod
+    def of_shipped(cls, name: str, recipe: Recipe, history: Sequence[Logged], quality: Quality) -> Result:
+        """Of a model that comes with the package, by the log of its training."""
+        train, last = recipe.train, history[-(len(history) // 4) :]
+        setting = f"{train.precision}, channels_last" + ", compiled" * train.compile
+        return cls(
+            f"the shipped {name}",
+            recipe.unet.channels,
+            parameters(recipe.build_model()),
+            setting + f", {train.cycles} cycles" * (train.cycles > 1),
+            train.learning_rate,
+            history[-1].seconds,
+            train.steps * train.batch_size,
+            sum(row.loss for row in last) / len(last),
+            quality,
+        )
+
+
+def table_of(results: Sequence[Result]) -> str:
     """A row for each network."""
     header = (
         "network", "shape", "parameters", "setting", "rate", "seconds", "pictures seen", "loss", "Fréchet distance",
@@ -213,22 +352,26 @@ def table_of(finished: Sequence[tuple[Racer, Quality]]) -> str:
     )  # fmt: skip
     rows: list[Sequence[str]] = [
         (
-            racer.entry.name,
-            " ".join(map(str, racer.entry.shape)),
-            f"{parameters(racer.trainer.model) / 1e6:.2f}M",
-            str(racer.entry.setting),
-            f"{racer.entry.rate:g}",
-            f"{racer.seconds:.0f}",
-            f"{racer.steps * racer.batch / 1000:.0f}k",
-            f"{racer.loss:.4f}",
-            f"{quality.frechet.value:.1f}",
-            _share(quality.agreement),
+            result.name,
+            " ".join(map(str, result.shape)),
+            f"{result.parameters / 1e6:.2f}M",
+            result.setting,
+            f"{result.rate:g}",
+            f"{result.seconds:.0f}",
+            f"{result.pictures / 1000:.0f}k",
+            f"{result.loss:.4f}",
+            _distance(result.quality.frechet),
+            _share(result.quality.agreement),
         )
-        for racer, quality in finished
+        for result in results
     ]
-    real = finished[0][1]
-    rows.append(("real training pictures", *[""] * 7, f"{real.frechet_floor.value:.1f}", _share(real.agreement_real)))
+    real = results[0].quality
+    rows.append(("real training pictures", *[""] * 7, _distance(real.frechet_floor), _share(real.agreement_real)))
     return report.table(header, rows)
+
+
+def _distance(estimate: Estimate) -> str:
+    return f"{estimate.value:.2f} ± {estimate.standard_error:.2f}"
 
 
 def _share(value: float | None) -> str:
@@ -236,38 +379,64 @@ def _share(value: float | None) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table. Returns 0, or 2 where a library is missing."""
+    """Print the table. Returns 0; 2 where a library is missing; 3 where the minutes were too few."""
     parser = argparse.ArgumentParser(description="Quality after equal training seconds.")
-    parser.add_argument("--seconds", type=float, default=1800, help="of training, for each network (default: 1800)")
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=[OURS.name, BASE], help="which, in turns")
+    parser.add_argument("--seconds", type=float, help="of training, for each network (default: 1800)")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, help="which, in turns (default: ours, diffusers')")
     parser.add_argument("--recipe", default="fashion_mnist", help="name or file (default: fashion_mnist)")
+    parser.add_argument("--beside", help="a shipped model, instead of our network; the seconds are its own")
     parser.add_argument("--n", type=int, default=2000, help="samples for the distance (default: 2000)")
+    parser.add_argument("--folder", type=Path, help="where the race is kept, to go on from")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no turn after so many minutes")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
     given = parser.parse_args(arguments)
-    if not 0 < given.seconds < math.inf or given.n < 4:
+    history: list[Logged] = []
+    if given.beside is None:
+        recipe = read_recipe(find_recipe(given.recipe))
+        seconds, names = 1800.0, given.networks or [OURS.name, BASE]
+    else:
+        model, recipe = load_run(given.beside)
+        history = logged(given.beside)
+        seconds, names = history[-1].seconds, given.networks or [BASE]
+    seconds = seconds if given.seconds is None else given.seconds
+    if not 0 < seconds < math.inf or given.n < 4:
         parser.error("--seconds must be above 0, and --n at least 4.")
-    if BASE in given.networks:
+    if BASE in names:
         try:
             load("diffusers")
         except MissingPeerError as error:
             report.say(str(error))
             return 2
-    recipe = read_recipe(find_recipe(given.recipe))
+    deadline = time.monotonic() + 60 * given.minutes
     data = recipe.data_set.training(recipe.data.folder, recipe.train.seed)
     wanted = parameters(recipe.build_model())
-    entries = [tuned(entered(name, recipe, wanted), recipe, data, given.seconds) for name in given.networks]
-    racers = [Racer(entry, recipe, data, given.seconds) for entry in entries]
-    race(racers)
-    finished = []
+    racers = []
+    for name in names:
+        folder = given.folder and given.folder / re.sub("[^a-z0-9]+", "_", name.lower())
+
+        def make(name: str = name) -> Entry:
+            return tuned(entered(name, recipe, wanted), recipe, data, seconds)
+
+        entry = make() if folder is None else kept(folder, seconds, make)
+        racers.append(Racer(entry, recipe, data, seconds, folder=folder))
+    if not race(racers, deadline):
+        report.say("; ".join(f"{r.entry.name}: {r.done:.0%} after {r.seconds:.0f} s" for r in racers))
+        return 3
+    results = []
+    if given.beside is not None:
+        card = measure(model, recipe, recipe.sample, given.n, recipe.evaluate.seed)
+        results.append(Result.of_shipped(given.beside, recipe, history, card))
     for racer in racers:
         report.say(f"{racer.entry.name}: {racer.seconds:.0f} s, loss {racer.loss:.4f}; measuring {given.n} samples")
-        finished.append((racer, measure(racer.trainer.ema, recipe, recipe.sample, given.n, recipe.evaluate.seed)))
-    sampling = finished[0][1].sampling
+        card = measure(racer.trainer.ema, recipe, recipe.sample, given.n, recipe.evaluate.seed)
+        results.append(Result.of(racer, card))
+    machines = sorted({turn.machine for racer in racers for turn in racer.turns})
     text = (
-        f"{report.machine(racers[0].trainer.device)}. Recipe {given.recipe}, one seed, {given.n} samples by {sampling}."
-        f"\n\n{table_of(finished)}"
+        f"{'; '.join(machines)}. Recipe {given.beside or given.recipe}, one seed, {given.n} samples by "
+        f"{results[0].quality.sampling}.\n\n{table_of(results)}"
     )
-    report.publish(report.of_device("equal_seconds", racers[0].trainer.device), text, given.write)
+    place = "equal_seconds" if given.beside is None else "equal_seconds_shipped"
+    report.publish(report.of_device(place, racers[0].trainer.device), text, given.write)
     return 0
 
 

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 from dataclasses import asdict
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -100,6 +101,7 @@ def test_a_gpu_gets_a_place_of_its_own_below_that_of_the_cpu(tmp_path):
         "adaptive",
         "evaluations",
         "equal_seconds",
+        "equal_seconds_shipped",
         "quality_fashion_mnist",
         "quality_mnist",
     ],
@@ -364,7 +366,7 @@ def test_runs_take_turns_and_end_together_after_all_their_steps(tiny_race):
     equal_seconds.race(racers)
     assert [racer.trainer.step for racer in racers] == [10, 30] and all(racer.seconds > 0 for racer in racers)
     assert turns[:4] == [10, 30, 10, 30] and len(turns) == 10, "by turns, whatever their paces"
-    assert racers[0].loss == racers[0].losses[-1], "the mean over the last quarter: of five reports the last"
+    assert racers[0].loss == racers[0].turns[-1].loss, "the mean over the last quarter: of five reports the last"
 
 
 def test_a_network_gets_its_fastest_setting_and_its_best_rate(tiny_race, monkeypatch):
@@ -396,6 +398,73 @@ def test_the_race_ends_in_a_table(tiny_race, monkeypatch, capsys):
     assert equal_seconds.main(["--seconds", "0.2", "--networks", "one", "other", "--n", "12"]) == 0
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in table[2:]] == ["| one", "| other", "| real training pictures"]
+
+
+def test_a_race_that_was_stopped_goes_on_where_it_stood(tiny_race, tmp_path):
+    recipe, data = tiny_race
+    entry = equal_seconds.Entry("one", (8, 8), pace=40.0)
+
+    def racer(folder):
+        return equal_seconds.Racer(entry, recipe, data, 1.0, reports=5, folder=folder)
+
+    straight, stopped = racer(None), racer(tmp_path)
+    assert equal_seconds.race([straight]) and not equal_seconds.race([stopped], deadline=-math.inf)
+    stopped.advance()
+    stopped.advance()
+    lost = equal_seconds.Turn(stopped.trainer.step + 2, 9.0, 9.0, "killed before the checkpoint was written")
+    report.write_rows(tmp_path / equal_seconds.TURNS, [*stopped.turns, lost])
+    resumed = racer(tmp_path)
+    assert resumed.turns == stopped.turns and resumed.done == 0.4
+    assert equal_seconds.race([resumed]) and [turn.step for turn in resumed.turns] == [2, 4, 6, 8, 10]
+    assert resumed.seconds > stopped.seconds
+    for a, b in zip(straight.trainer.ema.parameters(), resumed.trainer.ema.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_an_entry_is_tuned_once_for_a_folder_and_a_time(tmp_path):
+    tuned = []
+
+    def make():
+        tuned.append(1)
+        return equal_seconds.Entry("one", (8, 16), train_step.Setting("bf16", True, True), 40.5, 3e-3)
+
+    first, again = (equal_seconds.kept(tmp_path / "one", 20.0, make) for _ in range(2))
+    assert first == again == make() and len(tuned) == 2
+    with pytest.raises(ValueError, match="give another folder"):
+        equal_seconds.kept(tmp_path / "one", 30.0, make)
+
+
+def test_a_network_that_cannot_be_compiled_runs_as_it_is(tiny_race, monkeypatch, capsys):
+    class Refused(equal_seconds.Entry):
+        def trainer(self, *arguments):
+            raise RuntimeError("the compiler is missing")
+
+    assert equal_seconds.compiled_pace(Refused("one", (8, 8)), *tiny_race) == 0
+    assert "one is not compiled: RuntimeError: the compiler is missing" in capsys.readouterr().err
+
+
+def test_a_shipped_model_stands_beside_a_network_with_its_seconds(tiny_race, monkeypatch, capsys, tmp_path):
+    recipe, _ = tiny_race
+    history = [equal_seconds.Logged(k, 1 / k, 1e-3, 0.05 * k, 50.0) for k in range(1, 5)]
+    monkeypatch.setattr(equal_seconds, "load_run", lambda name: (recipe.build_model().eval(), recipe))
+    monkeypatch.setattr(equal_seconds, "logged", lambda name: history)
+    monkeypatch.setattr(equal_seconds, "TOLERANCE", 1e9)
+    asked = ["--beside", "mine", "--seconds", "0.2", "--networks", "one", "--n", "12", "--folder", str(tmp_path)]
+    assert equal_seconds.main([*asked, "--minutes", "0"]) == 3
+    assert "one: 0% after 0 s" in capsys.readouterr().err
+    assert equal_seconds.main(asked) == 0
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
+    assert [row[0] for row in rows] == ["| the shipped mine", "| one", "| real training pictures"]
+    size = sum(p.numel() for p in recipe.build_model().parameters())
+    assert rows[0][2] == f"{size / 1e6:.2f}M" and rows[0][7] == "0.2500", "the loss of the last quarter"
+    assert (tmp_path / "one" / "entry.json").is_file() and (tmp_path / "one" / equal_seconds.TURNS).is_file()
+
+
+def test_the_log_of_a_shipped_model_ends_with_its_last_step():
+    _, recipe = equal_seconds.load_run("fashion_mnist")
+    history = equal_seconds.logged("fashion_mnist")
+    assert history[-1].step == recipe.train.steps
+    assert all(a.seconds < b.seconds for a, b in pairwise(history))
 
 
 # evaluations for a given quality
