@@ -681,6 +681,8 @@ def test_the_goal_is_half_of_what_the_noise_makes_in_the_mean_over_the_seeds():
     assert "makes is 1.500: the goal is reached (samples less goal, seed by seed: -0.250 ± 1.250)" in text
     assert "at 2.50 times the floor" in text
     assert "the goal is not reached" in quality.text_of([drawn(2.0, 2.0), drawn(1.5, 4.0)])
+    blind = quality.text_of([drawn(2.0, 0.5), drawn(0.5, 1.0)])
+    assert "makes is 0.375: less than what real pictures get, and so no goal. The samples are at 2.50" in blind
     assert "label |  |  |  |" in quality.text_of([drawn(2.0, 2.0), drawn(0.5, 4.0, None)]), "one seed has no classifier"
     with pytest.raises(ValueError, match="at least 2"):
         quality.text_of(one_above_one_below[:1])
