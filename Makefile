@@ -26,7 +26,7 @@ PY := $(VENV)/bin/python
 PIP := "$(PY)" -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart lab book test test-oldest test-newest lint notebooks browser constraints clean FORCE
+.PHONY: help install quickstart lab book test test-deep test-oldest test-newest lint notebooks browser constraints clean FORCE
 
 help: ## list the commands
 	@echo "make VERB, where VERB is one of"
@@ -44,6 +44,11 @@ lab: $(VENV)/.course ## open JupyterLab on your quickstart notebook once there i
 
 test: $(VENV)/.dev ## all that CI runs: format, lint, types, tests, browser tests, notebooks
 	@"$(PY)" -m scripts.gate
+
+test-deep: $(VENV)/.dev ## what is too long for every change: mutants, 50 kills, 100,000 damaged files
+	@"$(PY)" -m scripts.mutants
+	@"$(PY)" -m scripts.faults --kills 50
+	@"$(PY)" -m scripts.fuzz --inputs 100000
 
 # Beside the pinned releases: the oldest that pyproject.toml allows, and the newest that there are, of PyTorch too.
 # An old library warns of what a newer one that it uses has deprecated: there, warnings are no errors.

@@ -1,13 +1,17 @@
-"""The book's sources: links, citations, the index of equations, launch links, workflows. A browser tests the site."""
+"""The book's sources: links, citations, index of equations, launch links, workflows, forms. A browser tests the site."""
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 import yaml
 
+import diffusion_edu
 from scripts import book, book_pages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -198,4 +202,22 @@ def test_a_workflow_can_be_read_and_calls_commands_that_exist(path):
 
 
 def test_there_is_a_workflow_for_each_promise():
-    assert {path.stem for path in WORKFLOWS} == {"tests", "book", "versions", "links"}
+    assert {path.stem for path in WORKFLOWS} == {"tests", "book", "weekly", "links"}
+
+
+def test_the_forms_for_issues_ask_for_what_they_need():
+    forms = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+    assert [path.stem for path in forms] == ["config", "course", "package"]
+    for path in forms[1:]:
+        form = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert form["name"] and form["description"]
+        required = [field for field in form["body"] if field.get("validations", {}).get("required")]
+        assert len(required) >= 2 and all(field["attributes"]["label"] for field in form["body"])
+
+
+def test_the_form_asks_for_versions_by_a_command_that_works():
+    form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / "package.yml").read_text(encoding="utf-8"))
+    text = form["body"][-1]["attributes"]["description"]
+    program = re.search(r'python -c "(.*)"', text)[1]
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert diffusion_edu.__version__ in said and torch.__version__ in said
