@@ -1,4 +1,4 @@
-"""The book's sources: links, citations, index of equations, launch links, workflows, forms. A browser tests the site."""
+"""The book's sources: links, citations, index of equations, launch links; workflows, forms. The site is in browser."""
 
 import os
 import re
