@@ -4,6 +4,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 
+# Further options of JupyterLab for `make lab`, such as LAB="--no-browser --port 8889".
+LAB ?=
+
 # Where PyTorch comes from: the address of a package index, or empty for pip's own.
 # PyPI's PyTorch for Linux brings gigabytes of CUDA, so on Linux the default is PyTorch's CPU build.
 #   an NVIDIA GPU:                         make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cu130
@@ -32,7 +35,7 @@ help: ## list the commands
 	@echo "make VERB, where VERB is one of"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r verb text; do \
 		printf '%-14s %s\n' "$$verb" "$$text"; done
-	@echo "variables: PYTHON=$(PYTHON)  VENV=$(VENV)  TORCH_INDEX=$(TORCH_INDEX)"
+	@echo "variables: PYTHON=$(PYTHON)  VENV=$(VENV)  TORCH_INDEX=$(TORCH_INDEX)  LAB=$(LAB)"
 
 install: $(VENV)/.dev ## make the environment, with all that the course and its tests need
 
@@ -40,7 +43,7 @@ quickstart: $(VENV)/.course ## train a diffusion model on real digits (minutes);
 	@"$(PY)" -m scripts.quickstart
 
 lab: $(VENV)/.course ## open JupyterLab on your quickstart notebook once there is one, else on the syllabus
-	@"$(PY)" -m scripts.lab
+	@"$(PY)" -m scripts.lab $(LAB)
 
 test: $(VENV)/.dev ## all that CI runs: format, lint, types, tests, browser tests, notebooks
 	@"$(PY)" -m scripts.gate

@@ -6,6 +6,7 @@ python -m scripts.lab [further options of jupyter lab]
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,8 +26,26 @@ def environment() -> dict[str, str]:
     return {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, paths))}
 
 
+def refused(options: Sequence[str], user: int | None) -> str:
+    """Why JupyterLab would not start, and what to do; empty if it will.
+
+    Args:
+        options: of jupyter lab.
+        user: the number of the account, 0 for root; None where accounts have none.
+    """
+    if user != 0 or any(option.startswith("--allow-root") for option in options):
+        return ""
+    return (
+        "JupyterLab does not start for root, as which you work here. In a container of your own that is no harm: "
+        'make lab LAB="--allow-root". Where the browser is on another machine, make it LAB="--allow-root --no-browser".'
+    )
+
+
 def main() -> int:
-    """Returns JupyterLab's own exit code."""
+    """Returns JupyterLab's own exit code, or 2 where it would not start."""
+    if sentence := refused(sys.argv[1:], os.geteuid() if hasattr(os, "geteuid") else None):
+        print(sentence, file=sys.stderr)
+        return 2
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}"]
     command += [f"--LabApp.default_url={address(ROOT)}", *sys.argv[1:]]
     try:

@@ -103,6 +103,20 @@ def test_lab_opens_the_executed_quickstart_when_there_is_one(tmp_path):
     assert lab.address(tmp_path) == "/lab/tree/runs/quickstart/00_quickstart.ipynb"
 
 
+def test_lab_tells_root_how_to_start_it():
+    assert 'make lab LAB="--allow-root"' in lab.refused(["--no-browser"], 0)
+    assert not lab.refused(["--allow-root"], 0)
+    assert not lab.refused([], 1000) and not lab.refused([], None)
+
+
+@pytest.mark.parametrize("given", ["", "--no-browser --port 8889"])
+def test_make_hands_options_to_lab(given):
+    said = subprocess.run(
+        ["make", "--dry-run", "lab", f"LAB={given}"], cwd=lab.ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert said.rstrip().endswith(f"-m scripts.lab {given}".rstrip())
+
+
 def test_a_slow_browser_keeps_its_kernels(tmp_path):
     environment = {**lab.environment(), "JUPYTER_CONFIG_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "jupyterlab", "--show-config-json"]
