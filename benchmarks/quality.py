@@ -3,7 +3,8 @@
     python -m benchmarks.quality [--model fashion_mnist] [--seeds 6] [--write]
 
 The card that comes with a model is one draw. Here each seed draws the samples and the real pictures of both kinds
-anew, so that the means have standard errors that hold all of this chance. Beside the samples stand real training
+anew, so that the means have standard errors that hold all of this chance. (Where there are no more than n test
+pictures, they are the same each time, and that chance is not in the errors.) Beside the samples stand real training
 pictures, as on the card, and these pictures with normal noise of a known size: a scale for a distance.
 The goal is half the distance that noise of standard deviation 0.1 makes, on pixels in [-1, 1]. Where the features
 hardly see this noise, half of it is less than real pictures get, and there is no goal.

@@ -1,6 +1,8 @@
 """The models that come with the package: small, loadable, guided, and as good as a glance at their samples says."""
 
 import functools
+import json
+import math
 import re
 from dataclasses import replace
 from importlib import resources
@@ -32,6 +34,7 @@ from diffusion_edu.data import seeded
 from diffusion_edu.storage import load_tensors
 from scripts import ship_model, train_noisy_classifier
 
+ROOT = Path(__file__).resolve().parents[1]
 MODELS = Path(str(resources.files("diffusion_edu"))) / "assets" / "models"
 # name: what reads its samples, and the least share read as asked
 SHIPPED = {"mnist": (digit_classifier, 0.9), "fashion_mnist": (fashion_classifier, 0.8)}
@@ -218,3 +221,23 @@ def test_what_is_shipped_is_float32_whatever_the_default_type():
     finally:
         torch.set_default_dtype(torch.float32)
     assert types == {name: {torch.float32} for name in shipped}
+
+
+def test_notebook_14_says_what_the_means_over_seeds_say():
+    document = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    notebook = json.loads((ROOT / "notebooks" / "14_evaluation.ipynb").read_text(encoding="utf-8"))
+    (text,) = ("".join(cell["source"]) for cell in notebook["cells"] if cell["id"] == "cards-after")
+
+    def above(model: str, measure: str) -> tuple[float, float]:
+        """How far the samples are above real pictures, and the standard error of that, as if independent."""
+        place = document.split(f"<!-- quality_{model}: begin -->")[1].split("<!-- quality_")[0]
+        row = next(line for line in place.splitlines() if line.startswith(f"| {measure} |"))
+        (samples, of_samples), (real, of_real), *_ = re.findall(r"(-?[\d.]+) ± ([\d.]+)", row)
+        return float(samples) - float(real), math.hypot(float(of_samples), float(of_real))
+
+    (digits, chance), (clothes, chance_of_clothes) = (above(m, "Fréchet distance") for m in ("mnist", "fashion_mnist"))
+    assert f"the digits are {digits:.2f} above their real pictures, and that is many standard errors" in text
+    assert digits > 10 * chance
+    assert f"the clothes {clothes:.2f}, less than two" in text and clothes < 2 * chance_of_clothes
+    (digits, chance), (clothes, chance_of_clothes) = (above(m, "KID") for m in ("mnist", "fashion_mnist"))
+    assert digits > 5 * chance and clothes < 2 * chance_of_clothes, "sure of the digits, and not of the clothes"
