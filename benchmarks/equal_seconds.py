@@ -8,16 +8,17 @@ All learn the same by the same trainer: recipe ``fashion_mnist`` with its batch,
 and one decay of the rate. They differ in the network, and each gets what suits it:
 
 1. **Match.** The shape whose number of parameters comes closest to that of our U-Net on 2x2 patches.
-2. **Setting.** Precision and layout with the most pictures a second, and ``torch.compile`` where that is faster; bf16
-   only where the processor computes in it.
+2. **Setting.** Precision, layout and ``torch.compile`` with the most pictures a second; bf16 only where the processor
+   computes in it.
 3. **Rate.** The peak learning rate with the lowest loss, of three, each tried for a twentieth of the seconds.
 4. **Train.** As many steps as the seconds hold at that pace. The runs take turns, so that a machine that slows down
    slows all of them, and the seconds that each took are in the table.
 5. **Measure.** Samples from the averaged weights, by the recipe's sampler, beside real pictures.
 
 With ``--beside`` a shipped model has the place of our network: it is not trained again, the others get as many seconds
-as it has had, and the table goes to a place of its own. With ``--folder`` a race that was stopped goes on where it
-stood; ``--minutes`` stops it.
+on a CPU as it has had, and the table goes to a place of its own. With ``--folder`` a race that was stopped goes on
+where it stood, and ``--minutes`` stops it. The seconds hold the compilation of each process that took part, as those of
+a shipped model do; the number of steps comes from a pace without it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import re
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -53,11 +56,12 @@ from benchmarks.train_step import (
 from diffusion_edu import CosineSchedule, Data, DiffusionModel, Estimate, TrainConfig, Trainer, UNet, V
 from diffusion_edu.cli import Quality, Recipe, find_recipe, load_run, measure, read_recipe
 from diffusion_edu.storage import write_atomically
-from diffusion_edu.trainer import CHECKPOINT, computes_in_bf16
+from diffusion_edu.trainer import CHECKPOINT, computes_in_bf16, device_named
 
 RATES = (7.5e-4, 1.5e-3, 3e-3)
 TRIAL = 1 / 20  # of the seconds, for each rate
-TURNS = "turns.csv"
+TURNS, SETTING, ENTRY = "turns.csv", "setting.json", "entry.json"
+TRIES = 12  # steps in which a setting shows its pace
 
 
 class Labelled(nn.Module):
@@ -149,12 +153,19 @@ class Entry:
 
 @dataclass(frozen=True)
 class Turn:
-    """A part of an entry's training: the steps done at its end, its seconds, its mean loss, and where it was."""
+    """A part of an entry's training: the steps done at its end and in it, its seconds, its mean loss, and where."""
 
     step: int
+    steps: int
     seconds: float
     loss: float
     machine: str
+
+
+def where(device: torch.device) -> str:
+    """The machine, in a few words."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else report.processor()
+    return f"{device.type}: {name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
 
 
 class Racer:
@@ -191,7 +202,9 @@ class Racer:
         before = self.trainer.step
         progress = next(self.reports)
         seconds = (progress.step - before) * self.batch / progress.images_per_second
-        self.turns.append(Turn(progress.step, seconds, progress.loss, report.machine(self.trainer.device)))
+        self.turns.append(
+            Turn(progress.step, progress.step - before, seconds, progress.loss, where(self.trainer.device))
+        )
         if self.folder is not None:  # the checkpoint last: a turn that is in the table and not in it is made again
             report.write_rows(self.folder / TURNS, self.turns)
             self.trainer.save(self.folder)
@@ -200,6 +213,11 @@ class Racer:
     def seconds(self) -> float:
         """Of training so far."""
         return sum(turn.seconds for turn in self.turns)
+
+    @property
+    def pace(self) -> float:
+        """Pictures a second in the median turn: over a longer time than a setting's, and without a compilation."""
+        return self.batch * statistics.median(turn.steps / turn.seconds for turn in self.turns)
 
     @property
     def loss(self) -> float:
@@ -236,54 +254,100 @@ def entered(name: str, recipe: Recipe, wanted: int) -> Entry:
     return Entry(name, matched(count, shapes, wanted, TOLERANCE)[0])
 
 
-def tuned(entry: Entry, recipe: Recipe, data: Data, seconds: float) -> Entry:
-    """With the fastest setting and the best rate."""
-    device, paces = entry.trainer(recipe, data, 1, 1).device, {}
-    for setting in SETTINGS:
-        if setting.precision == "bf16" and not computes_in_bf16(device):
-            continue
-        *_, last = replace(entry, setting=setting).trainer(recipe, data, 6, 2)
-        paces[setting] = last.images_per_second
-    setting = max(paces, key=lambda setting: paces[setting])
-    if (pace := compiled_pace(replace(entry, setting=setting), recipe, data)) > paces[setting]:
-        setting = replace(setting, compile=True)
-        paces[setting] = pace
-    entry = replace(entry, setting=setting, pace=paces[setting])
-    trials = [Racer(replace(entry, rate=rate), recipe, data, TRIAL * seconds) for rate in RATES]
-    race(trials)
-    for trial in trials:
-        report.say(f"{entry.name}: rate {trial.entry.rate:g}, loss {trial.loss:.4f} after {trial.seconds:.0f} s")
-    best = min(trials, key=lambda trial: trial.loss)
-    pace = best.steps * best.batch / best.seconds  # over a longer time than that of the settings
-    return replace(entry, rate=best.entry.rate, pace=pace)
-
-
-def compiled_pace(entry: Entry, recipe: Recipe, data: Data) -> float:
-    """Pictures a second under ``torch.compile``; 0, and a line, for a network that cannot be compiled."""
+def pace(entry: Entry, recipe: Recipe, data: Data) -> float:
+    """Pictures a second: of a few short reports the best. 0, and a line, for a network that cannot be compiled."""
     try:
-        *_, last = replace(entry, setting=replace(entry.setting, compile=True)).trainer(recipe, data, 6, 2)
+        reports = list(entry.trainer(recipe, data, TRIES, TRIES // 4))
     except Exception as error:  # whatever the compiler raises over a foreign network
-        report.say(f"{entry.name} is not compiled: {type(error).__name__}: {str(error).splitlines()[0]}")
+        if not entry.setting.compile:
+            raise
+        report.say(f"{entry.name} is not compiled: {report.first_line(error)}")
         return 0.0
-    return last.images_per_second
+    return max(progress.images_per_second for progress in reports)
 
 
-def kept(folder: Path, seconds: float, make: Callable[[], Entry]) -> Entry:
-    """The entry of a race that lies in a folder, or a new one, which is put there.
+def fastest(entry: Entry, recipe: Recipe, data: Data) -> Entry:
+    """In the setting with the most pictures a second: for each precision the better layout, then compiled or not."""
+    tried: list[Entry] = []
+
+    def at(setting: Setting) -> Entry:
+        there = replace(entry, setting=setting)
+        return replace(there, pace=pace(there, recipe, data))
+
+    for precision in ("fp32", "bf16"):
+        if precision == "bf16" and not computes_in_bf16(device_named(recipe.train.device)):
+            continue
+        plain = [at(setting) for setting in SETTINGS if setting.precision == precision]
+        better = max(plain, key=lambda entry: entry.pace)
+        tried += [better, at(replace(better.setting, compile=True))]
+    for there in tried:
+        report.say(f"{there.name}: {there.setting}, {there.pace:.0f} pictures/s")
+    return max(tried, key=lambda entry: entry.pace)
+
+
+def kept(path: Path | None, race: dict[str, object], make: Callable[[], Entry]) -> Entry:
+    """The entry in a file, or a new one, which is put there.
+
+    Args:
+        path: of the file, or None for a new one that is not kept.
+        race: what it is for, as JSON says it.
+        make: gives the new one.
 
     Raises:
-        ValueError: if the race in the folder is over another time.
+        ValueError: if the entry there is for another race.
     """
-    path = folder / "entry.json"
+    if path is None:
+        return make()
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
-        if there.pop("seconds") != seconds:
-            raise ValueError(f"{folder} holds a race over another time than {seconds:g} seconds; give another folder.")
-        return Entry(**there | {"setting": Setting(**there["setting"]), "shape": tuple(there["shape"])})
+        if there["race"] != race:
+            other = [name for name in race if there["race"].get(name) != race[name]]
+            raise ValueError(f"{path.parent} holds a race with another {' and '.join(other)}; give another folder.")
+        found = there["entry"]
+        return Entry(**found | {"setting": Setting(**found["setting"]), "shape": tuple(found["shape"])})
     entry = make()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps({"seconds": seconds, **asdict(entry)}, indent=1).encode())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps({"race": race, "entry": asdict(entry)}, indent=1).encode())
     return entry
+
+
+def tuned(
+    entry: Entry, recipe: Recipe, data: Data, seconds: float, folder: Path | None = None, deadline: float = math.inf
+) -> Entry | None:
+    """With the fastest setting and the best rate; None where the deadline came before the end of the trials.
+
+    Args:
+        entry: a network in its shape.
+        recipe, data: by what, on what.
+        seconds: of the race.
+        folder: where all of it is kept; None for nowhere.
+        deadline: begin no turn after this moment of ``time.monotonic``.
+
+    Raises:
+        ValueError: if the folder holds another race, or one in a precision that this machine only imitates.
+    """
+    race_over = json.loads(json.dumps({"network": entry.name, "seconds": seconds, "recipe": asdict(recipe)}))
+
+    def place(name: str) -> Path | None:
+        return None if folder is None else folder / name
+
+    def best_of(trials: Sequence[Racer]) -> Entry:
+        for trial in trials:
+            report.say(f"{entry.name}: rate {trial.entry.rate:g}, loss {trial.loss:.4f} after {trial.seconds:.0f} s")
+        best = min(trials, key=lambda trial: trial.loss)
+        return replace(quick, rate=best.entry.rate, pace=best.pace)
+
+    quick = kept(place(SETTING), race_over, lambda: fastest(entry, recipe, data))
+    if quick.setting.precision == "bf16" and not computes_in_bf16(device_named(recipe.train.device)):
+        raise ValueError(
+            f"{folder} holds a race in bf16, in which this machine does not compute; go on on one that does."
+        )
+    trials = [
+        Racer(replace(quick, rate=rate), recipe, data, TRIAL * seconds, 20, place(f"rate_{rate:g}")) for rate in RATES
+    ]
+    if not race(trials, deadline):
+        return None
+    return kept(place(ENTRY), race_over, lambda: best_of(trials))
 
 
 @dataclass(frozen=True)
@@ -297,10 +361,22 @@ class Logged:
     examples_per_second: float
 
 
+def shipped() -> Path:
+    """The folder of the models that come with the package."""
+    return Path(str(resources.files("diffusion_edu"))) / "assets" / "models"
+
+
 def logged(name: str) -> list[Logged]:
     """How a model was trained that comes with the package."""
-    with resources.as_file(resources.files("diffusion_edu") / "assets" / "models" / name / "metrics.csv") as path:
-        return report.read_rows(path, Logged)
+    return report.read_rows(shipped() / name / "metrics.csv", Logged)
+
+
+def trained(name: str) -> str:
+    """Where a model was trained that comes with the package, in the words of its card."""
+    card = (shipped() / name / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"seconds on (.+\)), precision", card)
+    assert found is not None
+    return f"trained on {found[1]}"
 
 
 @dataclass(frozen=True)
@@ -329,8 +405,9 @@ class Result:
     @classmethod
     def of_shipped(cls, name: str, recipe: Recipe, history: Sequence[Logged], quality: Quality) -> Result:
         """Of a model that comes with the package, by the log of its training."""
-        train, last = recipe.train, history[-(len(history) // 4) :]
-        setting = f"{train.precision}, channels_last" + ", compiled" * train.compile
+        train = recipe.train
+        last = history[-max(1, len(history) // (4 * train.cycles)) :]  # a quarter of the last decay of the rate
+        setting = f"{train.precision} precision, channels_last" + ", compiled" * train.compile
         return cls(
             f"the shipped {name}",
             recipe.unet.channels,
@@ -383,24 +460,33 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Quality after equal training seconds.")
     parser.add_argument("--seconds", type=float, help="of training, for each network (default: 1800)")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, help="which, in turns (default: ours, diffusers')")
-    parser.add_argument("--recipe", default="fashion_mnist", help="name or file (default: fashion_mnist)")
-    parser.add_argument("--beside", help="a shipped model, instead of our network; the seconds are its own")
+    parser.add_argument("--recipe", help="name or file (default: fashion_mnist)")
+    models = sorted(path.name for path in shipped().iterdir())
+    parser.add_argument(
+        "--beside", choices=models, help="a shipped model, instead of our network; its recipe and seconds"
+    )
     parser.add_argument("--n", type=int, default=2000, help="samples for the distance (default: 2000)")
     parser.add_argument("--folder", type=Path, help="where the race is kept, to go on from")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no turn after so many minutes")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
     given = parser.parse_args(arguments)
-    history: list[Logged] = []
     if given.beside is None:
-        recipe = read_recipe(find_recipe(given.recipe))
         seconds, names = 1800.0, given.networks or [OURS.name, BASE]
+        recipe, history = read_recipe(find_recipe(given.recipe or "fashion_mnist")), list[Logged]()
+    elif given.recipe is not None or given.seconds is not None:
+        parser.error("--beside has a recipe and seconds of its own; leave out --recipe and --seconds.")
     else:
-        model, recipe = load_run(given.beside)
+        model, recipe = load_run(shipped() / given.beside)
+        recipe = replace(recipe, train=replace(recipe.train, device="cpu"))  # where the shipped models were trained
         history = logged(given.beside)
         seconds, names = history[-1].seconds, given.networks or [BASE]
     seconds = seconds if given.seconds is None else given.seconds
     if not 0 < seconds < math.inf or given.n < 4:
         parser.error("--seconds must be above 0, and --n at least 4.")
+    if not given.minutes >= 0 or (given.minutes < math.inf and given.folder is None):
+        parser.error("--minutes must be 0 or more, and needs a --folder that keeps what was done in them.")
+    if len(set(names)) < len(names):
+        parser.error("--networks names one of them twice.")
     if BASE in names:
         try:
             load("diffusers")
@@ -413,11 +499,10 @@ def main(arguments: list[str] | None = None) -> int:
     racers = []
     for name in names:
         folder = given.folder and given.folder / re.sub("[^a-z0-9]+", "_", name.lower())
-
-        def make(name: str = name) -> Entry:
-            return tuned(entered(name, recipe, wanted), recipe, data, seconds)
-
-        entry = make() if folder is None else kept(folder, seconds, make)
+        entry = tuned(entered(name, recipe, wanted), recipe, data, seconds, folder, deadline)
+        if entry is None:
+            report.say(f"{name}: the minutes are over, and its rate is not yet found")
+            return 3
         racers.append(Racer(entry, recipe, data, seconds, folder=folder))
     if not race(racers, deadline):
         report.say("; ".join(f"{r.entry.name}: {r.done:.0%} after {r.seconds:.0f} s" for r in racers))
@@ -430,11 +515,11 @@ def main(arguments: list[str] | None = None) -> int:
         report.say(f"{racer.entry.name}: {racer.seconds:.0f} s, loss {racer.loss:.4f}; measuring {given.n} samples")
         card = measure(racer.trainer.ema, recipe, recipe.sample, given.n, recipe.evaluate.seed)
         results.append(Result.of(racer, card))
-    machines = sorted({turn.machine for racer in racers for turn in racer.turns})
-    text = (
-        f"{'; '.join(machines)}. Recipe {given.beside or given.recipe}, one seed, {given.n} samples by "
-        f"{results[0].quality.sampling}.\n\n{table_of(results)}"
-    )
+    machines = "; ".join(sorted({turn.machine for racer in racers for turn in racer.turns}))
+    name = given.beside or given.recipe or "fashion_mnist"
+    of_ours = f" The shipped {name}: {trained(name)}." if given.beside else ""
+    about = f"{machines}; {report.versions()}.{of_ours} Recipe {name}, one seed, {given.n} samples by "
+    text = f"{about}{results[0].quality.sampling}.\n\n{table_of(results)}"
     place = "equal_seconds" if given.beside is None else "equal_seconds_shipped"
     report.publish(report.of_device(place, racers[0].trainer.device), text, given.write)
     return 0

@@ -142,6 +142,11 @@ def of_device(name: str, device: torch.device) -> str:
     return name if device.type == "cpu" else f"{name}_{device.type}"
 
 
+def first_line(error: Exception) -> str:
+    """Its kind, and the first line of what it says, if it says anything."""
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+
+
 def say(text: str) -> None:
     """A line on stderr, at once: what a benchmark is doing."""
     print(text, file=sys.stderr, flush=True)

@@ -364,7 +364,7 @@ def compiled(run: Run) -> Training | None:
         training = Training(replace(run, setting=replace(run.setting, compile=True)))
         training.step()
     except Exception as error:  # whatever the compiler raises over a foreign network
-        report.say(f"{run.contender} is not compiled: {type(error).__name__}: {str(error).splitlines()[0]}")
+        report.say(f"{run.contender} is not compiled: {report.first_line(error)}")
         return None
     return training
 

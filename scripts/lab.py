@@ -26,32 +26,35 @@ def environment() -> dict[str, str]:
     return {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, paths))}
 
 
-def refused(options: Sequence[str], user: int | None) -> str:
-    """Why JupyterLab would not start, and what to do; empty if it will.
+def hint(code: int, options: Sequence[str], user: int | None) -> str:
+    """What to do where JupyterLab has not started because of root; else empty.
 
     Args:
+        code: JupyterLab's exit code.
         options: of jupyter lab.
         user: the number of the account, 0 for root; None where accounts have none.
     """
-    if user != 0 or any(option.startswith("--allow-root") for option in options):
+    allowed = any("allow-root" in option.replace("_", "-") for option in options)
+    if code == 0 or user != 0 or allowed:
         return ""
     return (
-        "JupyterLab does not start for root, as which you work here. In a container of your own that is no harm: "
-        'make lab LAB="--allow-root". Where the browser is on another machine, make it LAB="--allow-root --no-browser".'
+        "You work as root, for whom JupyterLab does not start by itself. In a container of your own that is no harm: "
+        'make lab LAB=--allow-root, or LAB="--allow-root --no-browser" where the browser is on another machine. '
+        "Without make: python -m scripts.lab --allow-root."
     )
 
 
 def main() -> int:
-    """Returns JupyterLab's own exit code, or 2 where it would not start."""
-    if sentence := refused(sys.argv[1:], os.geteuid() if hasattr(os, "geteuid") else None):
-        print(sentence, file=sys.stderr)
-        return 2
+    """Returns JupyterLab's own exit code."""
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}"]
     command += [f"--LabApp.default_url={address(ROOT)}", *sys.argv[1:]]
     try:
-        return subprocess.call(command, env=environment())
+        code = subprocess.call(command, env=environment())
     except KeyboardInterrupt:  # JupyterLab has asked and stopped by itself
         return 0
+    if sentence := hint(code, sys.argv[1:], os.geteuid() if hasattr(os, "geteuid") else None):
+        print(sentence, file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

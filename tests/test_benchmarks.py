@@ -34,7 +34,6 @@ from diffusion_edu import (
 )
 from diffusion_edu.cli import load_run, recipe_from
 from diffusion_edu.cli.samples import Quality, measure
-from diffusion_edu.trainer import computes_in_bf16
 
 RUN = Run("ours, 2x2 patches", (8, 8), Setting("fp32", True), 2, 8, "cpu")
 
@@ -350,7 +349,8 @@ def tiny_race(monkeypatch):
     """Two networks of ours, a recipe and 40 digits."""
     small = (lambda shape, side, classes: UNet(channels=shape, patch=2, num_classes=classes), ((8, 8), (16, 16)))
     monkeypatch.setattr(equal_seconds, "NETWORKS", {"one": small, "other": small})
-    given = recipe_from({"data": {"set": "mnist_5k"}, "train": {"batch_size": 4, "device": "cpu"}}, "")
+    train = {"batch_size": 4, "device": "cpu", "cycles": 2}
+    given = recipe_from({"data": {"set": "mnist_5k"}, "train": train}, "")
     return given, TensorData.of(ImageSet(mnist_5k("test").images[:40], mnist_5k("test").labels[:40], ()))
 
 
@@ -373,9 +373,11 @@ def test_a_network_gets_its_fastest_setting_and_its_best_rate(tiny_race, monkeyp
     recipe, data = tiny_race
     monkeypatch.setattr(equal_seconds, "RATES", (1e-6, 3e-3))
     monkeypatch.setattr(equal_seconds, "TRIAL", 1.0)
+    paces = {"fp32": 40.0, "fp32, channels_last": 60.0, "fp32, channels_last, compiled": 50.0}
+    monkeypatch.setattr(equal_seconds, "pace", lambda entry, *_: paces.get(str(entry.setting), 7.0))
     found = equal_seconds.tuned(equal_seconds.entered("one", recipe, 65_000), recipe, data, 1.5)
-    assert found.shape == (8, 8) and found.rate == 3e-3 and found.pace > 0
-    assert found.setting.precision == "fp32" or computes_in_bf16(torch.device("cpu"))
+    assert found.shape == (8, 8) and found.rate == 3e-3 and str(found.setting) == "fp32, channels_last"
+    assert found.pace > 0 and found.pace not in paces.values(), "that of the trials"
     with pytest.raises(ValueError, match="Offer more shapes"):
         equal_seconds.entered("one", recipe, 10**6)
 
@@ -411,7 +413,7 @@ def test_a_race_that_was_stopped_goes_on_where_it_stood(tiny_race, tmp_path):
     assert equal_seconds.race([straight]) and not equal_seconds.race([stopped], deadline=-math.inf)
     stopped.advance()
     stopped.advance()
-    lost = equal_seconds.Turn(stopped.trainer.step + 2, 9.0, 9.0, "killed before the checkpoint was written")
+    lost = equal_seconds.Turn(stopped.trainer.step + 2, 2, 9.0, 9.0, "killed before the checkpoint was written")
     report.write_rows(tmp_path / equal_seconds.TURNS, [*stopped.turns, lost])
     resumed = racer(tmp_path)
     assert resumed.turns == stopped.turns and resumed.done == 0.4
@@ -421,43 +423,131 @@ def test_a_race_that_was_stopped_goes_on_where_it_stood(tiny_race, tmp_path):
         assert torch.equal(a, b)
 
 
-def test_an_entry_is_tuned_once_for_a_folder_and_a_time(tmp_path):
-    tuned = []
+def test_a_turn_is_in_the_table_before_it_is_in_the_checkpoint(tiny_race, tmp_path, monkeypatch):
+    """So a run that is killed between them makes it again, and counts its seconds once."""
+    racer = equal_seconds.Racer(equal_seconds.Entry("one", (8, 8), pace=40.0), *tiny_race, 1.0, 5, tmp_path)
 
-    def make():
-        tuned.append(1)
-        return equal_seconds.Entry("one", (8, 16), train_step.Setting("bf16", True, True), 40.5, 3e-3)
+    def full(folder):
+        raise OSError("the disk is full")
 
-    first, again = (equal_seconds.kept(tmp_path / "one", 20.0, make) for _ in range(2))
-    assert first == again == make() and len(tuned) == 2
-    with pytest.raises(ValueError, match="give another folder"):
-        equal_seconds.kept(tmp_path / "one", 30.0, make)
+    monkeypatch.setattr(racer.trainer, "save", full)
+    with pytest.raises(OSError, match="full"):
+        racer.advance()
+    (turn,) = report.read_rows(tmp_path / equal_seconds.TURNS, equal_seconds.Turn)
+    assert turn.step == turn.steps == 2 and turn.seconds > 0
 
 
-def test_a_network_that_cannot_be_compiled_runs_as_it_is(tiny_race, monkeypatch, capsys):
+def test_an_entry_trains_in_its_setting_and_in_one_decay(tiny_race, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network: network)
+    setting = train_step.Setting("bf16", True, True)
+    config = equal_seconds.Entry("one", (8, 8), setting, rate=2e-3).trainer(*tiny_race, 5, 1).config
+    assert (config.precision, config.compile, config.learning_rate, config.steps) == ("bf16", True, 2e-3, 5)
+    assert config.cycles == 1, "with two an odd number of steps would be refused, and the rate would fall twice"
+
+
+def test_a_race_is_tuned_once_for_a_folder_and_goes_on(tiny_race, tmp_path, monkeypatch):
+    recipe, data = tiny_race
+    asked = []
+    monkeypatch.setattr(equal_seconds, "pace", lambda entry, *_: asked.append(entry) or 60.0)
+    monkeypatch.setattr(equal_seconds, "computes_in_bf16", lambda device: False)
+    monkeypatch.setattr(equal_seconds, "TRIAL", 0.2)
+    entry = equal_seconds.Entry("one", (8, 8))
+
+    def tuned(seconds=3.0, recipe=recipe, deadline=math.inf):
+        return equal_seconds.tuned(entry, recipe, data, seconds, tmp_path, deadline)
+
+    assert tuned(deadline=-math.inf) is None, "the minutes were over before the trials"
+    first, tries = tuned(), len(asked)
+    assert tries == 3, "two layouts, and the better one compiled; not again after the stop"
+    monkeypatch.setattr(equal_seconds.Racer, "advance", None)
+    assert tuned() == first and first.rate in equal_seconds.RATES and len(asked) == tries
+    with pytest.raises(ValueError, match="another seconds; give another folder"):
+        tuned(seconds=4.0)
+    with pytest.raises(ValueError, match="another recipe; give another folder"):
+        tuned(recipe=dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch_size=8)))
+    kept = tmp_path / equal_seconds.SETTING
+    there = json.loads(kept.read_text())
+    there["entry"]["setting"]["precision"] = "bf16"
+    kept.write_text(json.dumps(there))
+    with pytest.raises(ValueError, match="does not compute"):
+        tuned()
+
+
+def test_the_fastest_setting_may_be_the_compiled_one_of_the_slower_precision(tiny_race, monkeypatch):
+    paces = {"fp32": 60.0, "bf16, channels_last": 40.0, "bf16, channels_last, compiled": 90.0}
+    monkeypatch.setattr(equal_seconds, "pace", lambda entry, *_: paces.get(str(entry.setting), 20.0))
+    monkeypatch.setattr(equal_seconds, "computes_in_bf16", lambda device: True)
+    found = equal_seconds.fastest(equal_seconds.Entry("one", (8, 8)), *tiny_race)
+    assert str(found.setting) == "bf16, channels_last, compiled" and found.pace == 90
+
+
+def test_a_network_that_cannot_be_compiled_runs_as_it_is(tiny_race, capsys):
     class Refused(equal_seconds.Entry):
         def trainer(self, *arguments):
-            raise RuntimeError("the compiler is missing")
+            raise NotImplementedError
 
-    assert equal_seconds.compiled_pace(Refused("one", (8, 8)), *tiny_race) == 0
-    assert "one is not compiled: RuntimeError: the compiler is missing" in capsys.readouterr().err
+    compiled = train_step.Setting("fp32", True, True)
+    assert equal_seconds.pace(Refused("one", (8, 8), compiled), *tiny_race) == 0
+    assert "one is not compiled: NotImplementedError" in capsys.readouterr().err
+    with pytest.raises(NotImplementedError):
+        equal_seconds.pace(Refused("one", (8, 8)), *tiny_race)
+    assert equal_seconds.pace(equal_seconds.Entry("one", (8, 8)), *tiny_race) > 0
 
 
 def test_a_shipped_model_stands_beside_a_network_with_its_seconds(tiny_race, monkeypatch, capsys, tmp_path):
     recipe, _ = tiny_race
-    history = [equal_seconds.Logged(k, 1 / k, 1e-3, 0.05 * k, 50.0) for k in range(1, 5)]
+    train = dataclasses.replace(recipe.train, steps=6, compile=True, device="cuda", precision="auto")
+    recipe = dataclasses.replace(recipe, train=train)
+    history = [equal_seconds.Logged(k, 1 / k, 1e-3, 0.025 * k, 50.0) for k in range(1, 9)]
     monkeypatch.setattr(equal_seconds, "load_run", lambda name: (recipe.build_model().eval(), recipe))
     monkeypatch.setattr(equal_seconds, "logged", lambda name: history)
     monkeypatch.setattr(equal_seconds, "TOLERANCE", 1e9)
-    asked = ["--beside", "mine", "--seconds", "0.2", "--networks", "one", "--n", "12", "--folder", str(tmp_path)]
+    monkeypatch.setattr(equal_seconds, "pace", lambda entry, *_: 60.0)
+    page = tmp_path / "README.md"
+    page.write_text("<!-- equal_seconds_shipped: begin -->\n<!-- equal_seconds_shipped: end -->\n")
+    monkeypatch.setattr(report, "README", page)
+    asked = ["--beside", "mnist", "--networks", "one", "--n", "12", "--folder", str(tmp_path), "--write"]
     assert equal_seconds.main([*asked, "--minutes", "0"]) == 3
-    assert "one: 0% after 0 s" in capsys.readouterr().err
+    assert "one: the minutes are over" in capsys.readouterr().err
     assert equal_seconds.main(asked) == 0
-    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
-    assert [row[0] for row in rows] == ["| the shipped mine", "| one", "| real training pictures"]
+    assert page.read_text().startswith("<!-- equal_seconds_shipped: begin -->\n\ncpu: ")
+    assert "The shipped mnist: trained on cpu (" in page.read_text()
+    ours, theirs, real = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| ")][2:]
+    assert [row[0] for row in (ours, theirs, real)] == ["| the shipped mnist", "| one", "| real training pictures"]
     size = sum(p.numel() for p in recipe.build_model().parameters())
-    assert rows[0][2] == f"{size / 1e6:.2f}M" and rows[0][7] == "0.2500", "the loss of the last quarter"
-    assert (tmp_path / "one" / "entry.json").is_file() and (tmp_path / "one" / equal_seconds.TURNS).is_file()
+    channels = " ".join(map(str, recipe.unet.channels))
+    setting = "auto precision, channels_last, compiled, 2 cycles"
+    assert ours[1:8] == [channels, f"{size / 1e6:.2f}M", setting, "0.001", "0", "0k", "0.1250"]
+    assert history[-1].loss == 0.125, "the loss of the last quarter of the second decay"
+    kept = json.loads((tmp_path / "one" / equal_seconds.ENTRY).read_text())
+    assert kept["race"]["seconds"] == 0.2 and kept["race"]["recipe"]["train"]["device"] == "cpu"
+
+
+def test_a_row_of_a_shipped_model_counts_its_seconds_and_pictures():
+    recipe = equal_seconds.load_run("fashion_mnist")[1]
+    history = equal_seconds.logged("fashion_mnist")
+    row = equal_seconds.Result.of_shipped("fashion_mnist", recipe, history, None)
+    assert row.seconds == history[-1].seconds and row.pictures == recipe.train.steps * recipe.train.batch_size
+    window = [entry.loss for entry in history if entry.step > recipe.train.steps * 7 / 8]
+    assert recipe.train.cycles == 2 and row.loss == pytest.approx(statistics.mean(window))
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--beside", "mnist", "--recipe", "mnist"], "leave out --recipe"),
+        (["--beside", "mnist", "--seconds", "9"], "leave out --recipe and --seconds"),
+        (["--beside", "mine"], "invalid choice"),
+        (["--seconds", "0"], "above 0"),
+        (["--minutes", "5"], "needs a --folder"),
+        (["--minutes", "nan", "--folder", "x"], "0 or more"),
+        (["--networks", "ours", "ours"], "twice"),
+    ],
+)
+def test_a_race_that_makes_no_sense_is_refused(flags, says, capsys):
+    with pytest.raises(SystemExit):
+        equal_seconds.main(flags)
+    assert says in capsys.readouterr().err
 
 
 def test_the_log_of_a_shipped_model_ends_with_its_last_step():

@@ -218,6 +218,6 @@ def test_the_forms_for_issues_ask_for_what_they_need():
 def test_the_form_asks_for_versions_by_a_command_that_works():
     form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / "package.yml").read_text(encoding="utf-8"))
     text = form["body"][-1]["attributes"]["description"]
-    program = re.search(r'python -c "(.*)"', text)[1]
+    program = re.search(r'`python -c "(.*)"`', text)[1]
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert diffusion_edu.__version__ in said and torch.__version__ in said

@@ -145,6 +145,8 @@ def test_the_weekly_job_runs_its_verbs_on_pythons_that_the_project_serves():
     job = workflow["jobs"]["run"]
     verbs = {row["verb"]: row["python"] for row in job["strategy"]["matrix"]["include"]}
     assert verbs.keys() == {"test-oldest", "test-newest", "test-deep"}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert all(f"\n{verb}: " in makefile for verb in verbs)
     assert PROJECT["requires-python"] == f">={verbs['test-oldest']}", "the oldest releases on the oldest Python"
     assert any(step.get("run", "").startswith("make ${{ matrix.verb }}") for step in job["steps"])
 

@@ -103,16 +103,28 @@ def test_lab_opens_the_executed_quickstart_when_there_is_one(tmp_path):
     assert lab.address(tmp_path) == "/lab/tree/runs/quickstart/00_quickstart.ipynb"
 
 
-def test_lab_tells_root_how_to_start_it():
-    assert 'make lab LAB="--allow-root"' in lab.refused(["--no-browser"], 0)
-    assert not lab.refused(["--allow-root"], 0)
-    assert not lab.refused([], 1000) and not lab.refused([], None)
+def test_root_is_told_how_to_start_lab_once_it_has_refused():
+    assert "make lab LAB=--allow-root" in lab.hint(1, ["--no-browser"], 0)
+    assert not lab.hint(0, [], 0), "it has started"
+    assert not lab.hint(1, ["--allow-root"], 0) and not lab.hint(1, ["--ServerApp.allow_root=True"], 0)
+    assert not lab.hint(1, [], 1000) and not lab.hint(1, [], None), "not root"
+
+
+def test_the_hint_comes_after_jupyterlabs_own_words(monkeypatch, capsys):
+    monkeypatch.setattr(lab.subprocess, "call", lambda command, env: 1)
+    monkeypatch.setattr(lab.os, "geteuid", lambda: 0, raising=False)
+    monkeypatch.setattr(sys, "argv", ["lab"])
+    assert lab.main() == 1 and "--allow-root" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", ["", "--no-browser --port 8889"])
 def test_make_hands_options_to_lab(given):
     said = subprocess.run(
-        ["make", "--dry-run", "lab", f"LAB={given}"], cwd=lab.ROOT, capture_output=True, text=True, check=True
+        ["make", "--dry-run", "--no-print-directory", "lab", f"LAB={given}"],
+        cwd=lab.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert said.rstrip().endswith(f"-m scripts.lab {given}".rstrip())
 
