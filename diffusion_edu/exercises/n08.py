@@ -91,7 +91,7 @@ def _plain(number: object) -> object:
 def _last_noise(levels: object) -> str | None:
     sigma = math.sin(math.pi / 50)
     wrong = {
-        "this is the standard deviation on the scale from -1 to 1; a gray level is 2/255 of it": sigma,
+        "this is the standard deviation on the scale from -1 to 1; a gray level is 2/255 on it": sigma,
         "the scale from -1 to 1 is 2 long, so 255 gray levels are 2 and not 1": 255 * sigma,
         "this is made from the variance, and the standard deviation was asked for": 127.5 * sigma**2,
         "this is the table of DDPM with its thousand steps, sqrt(beta_1) = 0.01; here there are 25 steps of the cosine "
