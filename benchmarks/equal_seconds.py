@@ -26,13 +26,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -57,6 +55,7 @@ from diffusion_edu import CosineSchedule, Data, DiffusionModel, Estimate, TrainC
 from diffusion_edu.cli import Quality, Recipe, find_recipe, load_run, measure, read_recipe
 from diffusion_edu.storage import write_atomically
 from diffusion_edu.trainer import CHECKPOINT, computes_in_bf16, device_named
+from scripts.ship_model import MODELS
 
 RATES = (7.5e-4, 1.5e-3, 3e-3)
 TRIAL = 1 / 20  # of the seconds, for each rate
@@ -162,12 +161,6 @@ class Turn:
     machine: str
 
 
-def where(device: torch.device) -> str:
-    """The machine, in a few words."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else report.processor()
-    return f"{device.type}: {name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-
-
 class Racer:
     """An entry at work.
 
@@ -203,7 +196,7 @@ class Racer:
         progress = next(self.reports)
         seconds = (progress.step - before) * self.batch / progress.images_per_second
         self.turns.append(
-            Turn(progress.step, progress.step - before, seconds, progress.loss, where(self.trainer.device))
+            Turn(progress.step, progress.step - before, seconds, progress.loss, report.hardware(self.trainer.device))
         )
         if self.folder is not None:  # the checkpoint last: a turn that is in the table and not in it is made again
             report.write_rows(self.folder / TURNS, self.turns)
@@ -285,29 +278,31 @@ def fastest(entry: Entry, recipe: Recipe, data: Data) -> Entry:
     return max(tried, key=lambda entry: entry.pace)
 
 
-def kept(path: Path | None, race: dict[str, object], make: Callable[[], Entry]) -> Entry:
-    """The entry in a file, or a new one, which is put there.
+def known(path: Path | None, about: dict[str, object]) -> Entry | None:
+    """The entry in a file; None where there is no file.
 
     Args:
-        path: of the file, or None for a new one that is not kept.
-        race: what it is for, as JSON says it.
-        make: gives the new one.
+        path: of the file, or None.
+        about: the race that it is for, as JSON says it.
 
     Raises:
         ValueError: if the entry there is for another race.
     """
-    if path is None:
-        return make()
-    if path.is_file():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        if there["race"] != race:
-            other = [name for name in race if there["race"].get(name) != race[name]]
-            raise ValueError(f"{path.parent} holds a race with another {' and '.join(other)}; give another folder.")
-        found = there["entry"]
-        return Entry(**found | {"setting": Setting(**found["setting"]), "shape": tuple(found["shape"])})
-    entry = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps({"race": race, "entry": asdict(entry)}, indent=1).encode())
+    if path is None or not path.is_file():
+        return None
+    there = json.loads(path.read_text(encoding="utf-8"))
+    if there["race"] != about:
+        other = [name for name in about if there["race"].get(name) != about[name]]
+        raise ValueError(f"{path.parent} holds a race with another {' and '.join(other)}; give another folder.")
+    found = there["entry"]
+    return Entry(**found | {"setting": Setting(**found["setting"]), "shape": tuple(found["shape"])})
+
+
+def kept(path: Path | None, about: dict[str, object], entry: Entry) -> Entry:
+    """The entry, which is put into the file."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps({"race": about, "entry": asdict(entry)}, indent=1).encode())
     return entry
 
 
@@ -326,28 +321,27 @@ def tuned(
     Raises:
         ValueError: if the folder holds another race, or one in a precision that this machine only imitates.
     """
-    race_over = json.loads(json.dumps({"network": entry.name, "seconds": seconds, "recipe": asdict(recipe)}))
+    about = json.loads(json.dumps({"network": entry.name, "seconds": seconds, "recipe": asdict(recipe)}))
 
     def place(name: str) -> Path | None:
         return None if folder is None else folder / name
 
-    def best_of(trials: Sequence[Racer]) -> Entry:
-        for trial in trials:
-            report.say(f"{entry.name}: rate {trial.entry.rate:g}, loss {trial.loss:.4f} after {trial.seconds:.0f} s")
-        best = min(trials, key=lambda trial: trial.loss)
-        return replace(quick, rate=best.entry.rate, pace=best.pace)
-
-    quick = kept(place(SETTING), race_over, lambda: fastest(entry, recipe, data))
+    quick = known(place(SETTING), about) or kept(place(SETTING), about, fastest(entry, recipe, data))
     if quick.setting.precision == "bf16" and not computes_in_bf16(device_named(recipe.train.device)):
         raise ValueError(
             f"{folder} holds a race in bf16, in which this machine does not compute; go on on one that does."
         )
+    if (found := known(place(ENTRY), about)) is not None:
+        return found
     trials = [
         Racer(replace(quick, rate=rate), recipe, data, TRIAL * seconds, 20, place(f"rate_{rate:g}")) for rate in RATES
     ]
     if not race(trials, deadline):
         return None
-    return kept(place(ENTRY), race_over, lambda: best_of(trials))
+    for trial in trials:
+        report.say(f"{entry.name}: rate {trial.entry.rate:g}, loss {trial.loss:.4f} after {trial.seconds:.0f} s")
+    best = min(trials, key=lambda trial: trial.loss)
+    return kept(place(ENTRY), about, replace(quick, rate=best.entry.rate, pace=best.pace))
 
 
 @dataclass(frozen=True)
@@ -361,19 +355,14 @@ class Logged:
     examples_per_second: float
 
 
-def shipped() -> Path:
-    """The folder of the models that come with the package."""
-    return Path(str(resources.files("diffusion_edu"))) / "assets" / "models"
-
-
 def logged(name: str) -> list[Logged]:
     """How a model was trained that comes with the package."""
-    return report.read_rows(shipped() / name / "metrics.csv", Logged)
+    return report.read_rows(MODELS / name / "metrics.csv", Logged)
 
 
 def trained(name: str) -> str:
     """Where a model was trained that comes with the package, in the words of its card."""
-    card = (shipped() / name / "README.md").read_text(encoding="utf-8")
+    card = (MODELS / name / "README.md").read_text(encoding="utf-8")
     found = re.search(r"seconds on (.+\)), precision", card)
     assert found is not None
     return f"trained on {found[1]}"
@@ -461,7 +450,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, help="of training, for each network (default: 1800)")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, help="which, in turns (default: ours, diffusers')")
     parser.add_argument("--recipe", help="name or file (default: fashion_mnist)")
-    models = sorted(path.name for path in shipped().iterdir())
+    models = sorted(path.name for path in MODELS.iterdir())
     parser.add_argument(
         "--beside", choices=models, help="a shipped model, instead of our network; its recipe and seconds"
     )
@@ -470,13 +459,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no turn after so many minutes")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
     given = parser.parse_args(arguments)
+    source = given.beside or given.recipe or "fashion_mnist"
     if given.beside is None:
         seconds, names = 1800.0, given.networks or [OURS.name, BASE]
-        recipe, history = read_recipe(find_recipe(given.recipe or "fashion_mnist")), list[Logged]()
+        recipe, history = read_recipe(find_recipe(source)), list[Logged]()
     elif given.recipe is not None or given.seconds is not None:
         parser.error("--beside has a recipe and seconds of its own; leave out --recipe and --seconds.")
     else:
-        model, recipe = load_run(shipped() / given.beside)
+        model, recipe = load_run(MODELS / given.beside)
         recipe = replace(recipe, train=replace(recipe.train, device="cpu"))  # where the shipped models were trained
         history = logged(given.beside)
         seconds, names = history[-1].seconds, given.networks or [BASE]
@@ -516,9 +506,8 @@ def main(arguments: list[str] | None = None) -> int:
         card = measure(racer.trainer.ema, recipe, recipe.sample, given.n, recipe.evaluate.seed)
         results.append(Result.of(racer, card))
     machines = "; ".join(sorted({turn.machine for racer in racers for turn in racer.turns}))
-    name = given.beside or given.recipe or "fashion_mnist"
-    of_ours = f" The shipped {name}: {trained(name)}." if given.beside else ""
-    about = f"{machines}; {report.versions()}.{of_ours} Recipe {name}, one seed, {given.n} samples by "
+    of_ours = f" The shipped {source}: {trained(source)}." if given.beside else ""
+    about = f"{machines}; {report.versions()}.{of_ours} Recipe {source}, one seed, {given.n} samples by "
     text = f"{about}{results[0].quality.sampling}.\n\n{table_of(results)}"
     place = "equal_seconds" if given.beside is None else "equal_seconds_shipped"
     report.publish(report.of_device(place, racers[0].trainer.device), text, given.write)

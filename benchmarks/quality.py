@@ -13,6 +13,7 @@ hardly see this noise, half of it is less than real pictures get, and there is n
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,11 +79,9 @@ def text_of(draws: Sequence[Draw]) -> str:
             ("classifier agrees with the label", 3, lambda c: c.agreement, lambda c: c.agreement_real, ""),
         )
     ]
-    samples, floor = (
-        report.mean([of(card).value for card in cards]).value
-        for of in (lambda card: card.frechet, lambda card: card.frechet_floor)
-    )
-    goal = report.mean([value / 2 for value in noisy]).value
+    samples = statistics.mean(card.frechet.value for card in cards)
+    floor = statistics.mean(card.frechet_floor.value for card in cards)
+    goal = statistics.mean(noisy) / 2
     difference = report.mean([card.frechet.value - value / 2 for card, value in zip(cards, noisy, strict=True)])
     verdict = (
         f"{'is reached' if samples <= goal else 'is not reached'} (samples less goal, seed by seed: "

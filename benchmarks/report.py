@@ -74,9 +74,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def machine(device: torch.device) -> str:
     """One line: what it ran on, and when."""
+    return f"{hardware(device)}, {versions()}"
+
+
+def hardware(device: torch.device) -> str:
+    """What it ran on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     half = " that compute in bf16" if device.type == "cpu" and computes_in_bf16(device) else ""
-    return f"{device.type}: {name}, {os.cpu_count()} cores{half}, {torch.get_num_threads()} threads, {versions()}"
+    return f"{device.type}: {name}, {os.cpu_count()} cores{half}, {torch.get_num_threads()} threads"
 
 
 def versions() -> str:
