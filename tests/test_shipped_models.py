@@ -241,3 +241,13 @@ def test_notebook_14_says_what_the_means_over_seeds_say():
     assert f"the clothes {clothes:.2f}, less than two" in text and clothes < 2 * chance_of_clothes
     (digits, chance), (clothes, chance_of_clothes) = (above(m, "KID") for m in ("mnist", "fashion_mnist"))
     assert digits > 5 * chance and clothes < 2 * chance_of_clothes, "sure of the digits, and not of the clothes"
+    for quantity, words in (
+        ("precision", "in precision by"),
+        ("recall", "in recall by"),
+        ("classifier agrees with the label", "in the classifier's agreement by"),
+    ):
+        clothes, chance = above("fashion_mnist", quantity)
+        assert f"{words} {-clothes:.3f}" in text and -clothes > 2 * chance
+    digits, chance = above("mnist", "recall")
+    clothes, chance_of_clothes = above("fashion_mnist", "recall")
+    assert abs(digits + clothes) < math.hypot(chance, chance_of_clothes), "as far above as the others are below"
