@@ -57,20 +57,22 @@ test-deep: $(VENV)/.dev ## what is too long for every change: mutants, 50 kills,
 # An old library warns of what a newer one that it uses has deprecated: there, warnings are no errors.
 test-oldest: ## the unit tests with the oldest releases that pyproject.toml allows
 	@$(MAKE) VENV=.venv-oldest RESOLUTION=lowest-direct .venv-oldest/.resolved
-	.venv-oldest/bin/python -m pytest -W default $(UNIT_TESTS)
+	.venv-oldest/bin/python -m pytest -W default --ignore tests/agreement $(UNIT_TESTS)
 
 test-newest: ## the unit tests with the newest releases; with PYTHON=python3.14 on that Python
-	@$(MAKE) VENV=.venv-newest RESOLUTION=highest .venv-newest/.resolved
+	@$(MAKE) VENV=.venv-newest RESOLUTION=highest EXTRAS=course,dev,peers .venv-newest/.resolved
 	.venv-newest/bin/python -m pytest $(UNIT_TESTS)
 
-# Not the tests of the book, of the pins, or of a browser: they are about the pinned releases.
-UNIT_TESTS := --ignore tests/browser --ignore tests/agreement --ignore tests/test_environment.py --ignore tests/test_book.py
+# Not the tests of the book, of the pins, or of a browser: they are about the pinned releases. The comparisons with other
+# libraries meet the newest of these only.
+EXTRAS := course,dev
+UNIT_TESTS := --ignore tests/browser --ignore tests/test_environment.py --ignore tests/test_book.py
 
 # uv calls PyTorch's indexes by the last part of their address: cpu, cu130.
 $(VENV)/.resolved: $(VENV)/.made pyproject.toml FORCE
 	$(PIP) install uv
 	"$(PY)" -m uv pip install --upgrade --python "$(PY)" $(if $(TORCH_INDEX),--torch-backend $(notdir $(TORCH_INDEX))) \
-		--resolution $(RESOLUTION) -e ".[course,dev]"
+		--resolution $(RESOLUTION) -e ".[$(EXTRAS)]"
 	@"$(PY)" -m uv pip freeze --python "$(PY)"
 	@touch "$@"
 

@@ -131,10 +131,11 @@ def test_oldest_and_newest_are_of_pytorch_too(tmp_path, verb, resolution, index,
     assert "--override" not in install and "-c" not in install, "a pin holds PyTorch, so that no other one is tried"
 
 
-def test_binder_and_colab_take_the_same_pins_and_the_oldest_python_that_the_project_serves():
+def test_binder_conda_and_colab_take_the_same_pins_and_the_oldest_python_that_the_project_serves():
     binder = yaml.safe_load((ROOT / ".binder" / "environment.yml").read_text(encoding="utf-8"))
     (python,) = [item for item in binder["dependencies"] if item.startswith("python=")]
     assert PROJECT["requires-python"] == f">={python.removeprefix('python=')}"
+    assert [item for item in CONDA if item.startswith("python")] == [python]
     after = (ROOT / ".binder" / "postBuild").read_text(encoding="utf-8")
     assert "sed -n '/^torch==/p' constraints.txt" in after and '-c constraints.txt -e ".[course]"' in after
     assert "constraints.txt" in colab.source() and "diffusion-edu[course]" in colab.source()
