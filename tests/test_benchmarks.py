@@ -328,13 +328,28 @@ def test_the_table_of_errors_and_evaluations_is_made_on_tiny_sizes(capsys, monke
 # the training loop
 
 
-def test_the_parts_of_the_loop_are_those_that_the_trainer_has(monkeypatch):
+def test_the_parts_of_the_loop_are_those_that_the_trainer_and_the_program_have(monkeypatch, tmp_path):
     monkeypatch.setattr(training_loop, "STEPS", 2)
     loop = training_loop.Loop("cpu", batch=2, channels=(8, 8))
+    parts = loop.parts(tmp_path)
+    for part in parts.values():
+        part.run()
+    written = {"metrics.csv", "checkpoint.safetensors", "model.safetensors", "config.json", "samples.png", "samples"}
+    assert {path.name for path in tmp_path.iterdir()} == written
     shares = loop.measure(rounds=2)
-    assert set(shares) == {"whole loop", *loop.parts()}
+    assert set(shares) == {"whole loop", *parts}
     assert all(spread.low > 0 for spread in shares.values())
     assert loop.trainer.step == 2 * 3  # one report to begin with, and one a round
+
+
+def test_the_cost_of_what_is_logged_is_held_to_the_goal():
+    def spread(share):
+        return Spread(share, share, share)
+
+    shares = {"whole loop": spread(1.2), "batch of pictures": spread(0.5), "average": spread(0.01)}
+    assert "1.0% of a bare step; the goal of 3% is reached" in training_loop.verdict(shares)
+    assert "3.5%" in training_loop.verdict({**shares, "checkpoint": spread(0.025)})
+    assert "not reached" in training_loop.verdict({**shares, "checkpoint": spread(0.025)})
 
 
 def test_a_bare_step_computes_gradients_and_leaves_the_weights():
