@@ -188,10 +188,10 @@ def adaptive_sde(
     noise = _Brownian(x, generator)
 
     def reverse_drift(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:  # x_0_hat, and F(x, t)
-        alpha_t, sigma_t = schedule.scales(t, like=x_t)
+        alpha_t, _ = schedule.scales(t, like=x_t)
         x_0_hat = denoiser(x_t, t, condition)
-        score = (alpha_t * x_0_hat - x_t) / sigma_t**2
-        return x_0_hat, expand(schedule.drift(t), x_t) * x_t - expand(schedule.diffusion(t) ** 2, x_t) * score
+        pull = (schedule.diffusion(t) / schedule.sigma(t)) ** 2  # on sigma^2 score
+        return x_0_hat, expand(schedule.drift(t), x_t) * x_t - expand(pull, x_t) * (alpha_t * x_0_hat - x_t)
 
     x_0_hat, F = reverse_drift(x, t)
     x_before, evaluations, rejected = x, 1, 0
@@ -284,4 +284,11 @@ def _end(who: str, schedule: NoiseSchedule, x: Tensor, sigma_min: float | None, 
             f"{who} got atol={atol!r}, rtol={rtol!r} and sigma_min={sigma_min!r}; the tolerances must be at least 0 "
             "and not both 0, and the smallest noise-to-signal ratio above 0 and below 1."
         )
-    return schedule.time_at(torch.tensor(-2 * math.log(sigma_min), dtype=torch.float64)).cpu().double()
+    end = schedule.time_at(torch.tensor(-2 * math.log(sigma_min), dtype=torch.float64)).cpu().double()
+    if end >= 1:
+        most = float(torch.exp(-schedule.log_snr(torch.ones_like(end)) / 2))
+        raise ValueError(
+            f"{who} walks down to the noise-to-signal ratio sigma_min={sigma_min:.3g}, and under this "
+            f"{type(schedule).__name__} it is {most:.3g} at most: give a smaller one, or a schedule with more noise."
+        )
+    return end

@@ -477,6 +477,8 @@ def read_idx(path: str | os.PathLike[str]) -> Tensor:
                     "damaged: copy or fetch it again."
                 )
             content = bytearray(file.read(numbers + 1))  # one more than wanted; reaching the end checks a .gz's CRC
+    except PermissionError as error:
+        raise PermissionError(f"{path} may not be read by this user; change its rights, or copy it.") from error
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(
             f"{path} cannot be read to its end ({error}); it is damaged: copy or fetch it again."

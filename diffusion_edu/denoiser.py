@@ -146,11 +146,14 @@ class DiffusionModel(nn.Module):
                     f"DiffusionModel got {name} = {said(part)}; it needs a network, a schedule such as "
                     "CosineSchedule(), and a row such as V or edm()."
                 )
-        D = parameterization.determinant(schedule, torch.ones((), dtype=torch.float64))
-        if not D.is_meta and abs(float(D)) < 1e-8:
+        end = torch.ones((), dtype=torch.float64)
+        (a, b), alpha, sigma = parameterization.row(schedule, end), schedule.alpha(end), schedule.sigma(end)
+        D = parameterization.determinant(schedule, end) / (torch.hypot(a, b) * torch.hypot(alpha, sigma))
+        if not D.is_meta and abs(float(D)) < 1e-8:  # D: the sine of the angle between what is said and what is seen
+            left = f"/ sigma(1) = {float(alpha / sigma):.1g}" if alpha > 0 else "= 0"
             raise ValueError(
                 f"a network that predicts {parameterization.name} under {type(schedule).__name__} cannot say what "
-                "x_0 is at t = 1, because alpha(1) = 0 there: choose parameterization=V or VELOCITY."
+                f"x_0 is at t = 1, because alpha(1) {left} there: choose parameterization=V or VELOCITY."
             )
         self.network = network
         self.schedule = schedule

@@ -128,7 +128,9 @@ class ConditionEmbedding(nn.Module):
                 f"the network got labels on {condition.device} and pictures on {level.device}; move one to the other."
             )
         check_classes("the network", condition, self.num_classes, "was built for")
-        row = torch.where(condition < 0, self.num_classes, condition.long())
+        # A label too high, which on a GPU nobody has read, must fall off the table and not onto the row of "no label".
+        row = condition.long() + (condition >= self.num_classes)
+        row = torch.where(condition < 0, self.num_classes, row)
         return embedding + self.label(row)
 
 

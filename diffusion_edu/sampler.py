@@ -220,12 +220,13 @@ def euler_maruyama() -> Step:
                 f"{type(schedule).__name__} is "
                 "infinite because alpha = 0: start just below 1, or use ancestral(), which has no such limit."
             )
-        alpha_t, sigma_t = schedule.scales(t, like=x_t)
+        alpha_t, _ = schedule.scales(t, like=x_t)
         x_0_hat = denoiser(x_t, t, condition)
-        score = (alpha_t * x_0_hat - x_t) / sigma_t**2
-        x_s = x_t - expand(t - s, x_t) * (expand(f, x_t) * x_t - expand(g**2, x_t) * score)
+        h = onto(g.device, t - s, g.dtype)
+        pull = h * g**2 / schedule.sigma(t) ** 2  # on sigma^2 score; g^2 alone may be too large for half precision
+        x_s = x_t - expand(h * f, x_t) * x_t + expand(pull, x_t) * (alpha_t * x_0_hat - x_t)
         if s > 0:
-            x_s = x_s + expand(g * onto(g.device, torch.sqrt(t - s), g.dtype), x_t) * noise_like(x_t, generator)
+            x_s = x_s + expand(g * torch.sqrt(h), x_t) * noise_like(x_t, generator)
         return State(s, x_s, x_0_hat, state)
 
     return step
@@ -547,7 +548,7 @@ def sample(
 def diffuse(
     schedule: NoiseSchedule, x_0: Tensor, times: Tensor, generator: torch.Generator | None = None
 ) -> Iterator[State]:
-    """The forward SDE dx = f x dt + g dw by Euler-Maruyama: data become noise (Song et al. 2021, eq. 5 and table 1).
+    """The forward SDE dx = f x dt + g dw by Euler-Maruyama: data become noise (Song et al. 2021, eq. 5).
 
     The chain of ``q_transition`` does the same exactly; this is the equation that it is the solution of. Its mean
     and variance err by O(1/N).

@@ -453,7 +453,9 @@ class SubVPSchedule(VPSchedule):
         Shape of ``log_snr``.
         """
         sigma = 2 / (1 + torch.sqrt(1 + 4 * torch.exp(log_snr)))
-        return self._time_of(torch.log1p(-sigma))
+        # log(1 - sigma) in two ways: the first keeps its digits where sigma is near 1, the second where it is small.
+        log_alpha_bar = torch.where(sigma > 0.5, log_snr + 2 * torch.log(sigma), torch.log1p(-sigma))
+        return self._time_of(log_alpha_bar)
 
 
 class CosineSchedule(NoiseSchedule):

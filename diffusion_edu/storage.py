@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Mapping
 from functools import lru_cache, wraps
 from importlib import resources
@@ -51,20 +51,18 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        beside = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+        file = beside.open("xb")
     except OSError as error:
         raise _unwritten(path, error) from error
     try:
-        with os.fdopen(handle, "wb") as file:
+        with file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)  # mkstemp makes private files; give this one the usual rights
-        os.umask(umask)
-        os.chmod(beside, 0o666 & ~umask)
         os.replace(beside, path)
     except BaseException as error:
-        Path(beside).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise _unwritten(path, error) from error
         raise
@@ -108,6 +106,8 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+    except PermissionError as error:
+        raise PermissionError(f"{path} may not be read by this user; change its rights, or copy it.") from error
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(
             f"{path} is not a whole safetensors file ({error}); it may have been cut off while copying."

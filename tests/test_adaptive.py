@@ -14,21 +14,27 @@ from diffusion_edu import (
     BetaSchedule,
     CosineSchedule,
     DiffusionModel,
+    EDMSchedule,
     FlowSchedule,
     GaussianMixture,
     ResidualMLP,
     V,
+    VESchedule,
     VPSchedule,
     adaptive_ode,
     adaptive_sde,
     energy_distance,
+    euler_maruyama,
     moons,
     prior,
     ring,
+    times,
+    trajectory,
     velocity,
 )
 from diffusion_edu import adaptive as adaptive_module
 from diffusion_edu.adaptive import _Brownian
+from diffusion_edu.data import seeded
 from tests.cases import SCHEDULES, every_schedule
 
 ONE = torch.ones((), dtype=torch.float64)
@@ -334,3 +340,35 @@ def test_the_next_step_of_the_sde_solver_is_the_papers_rule(generator):
             assert_close(new, h * min(10.0, 0.9 * here.error**-0.9), rtol=1e-6, atol=0)
             followed += 1
     assert followed > 10
+
+
+@pytest.mark.parametrize("walk", [adaptive_ode, adaptive_sde])
+def test_a_schedule_with_less_noise_than_the_walk_goes_down_to_is_refused(walk):
+    # it would be one jump from t = 1 to x_0_hat
+    model = GaussianMixture(*moons()).denoiser(EDMSchedule(0.001))
+    with pytest.raises(ValueError, match=r"walks down to .* sigma_min=0\.00.*EDMSchedule it is 0\.001 at most"):
+        list(walk(model, torch.zeros(2, 2)))
+
+
+class Nothing:
+    """The exact denoiser of data that are all 0."""
+
+    def __init__(self, schedule):
+        self.schedule = schedule
+
+    def __call__(self, x_t, t, condition=None):
+        return torch.zeros_like(x_t)
+
+
+@pytest.mark.parametrize("walk", ["euler_maruyama", "adaptive_sde"])
+def test_the_noisy_walks_stay_finite_in_half_precision_where_g_squared_does_not(walk):
+    schedule, x = VESchedule(0.01, 100.0), 100 * torch.randn(64, 2, generator=seeded(0)).half()
+    assert float(schedule.diffusion(torch.ones(())) ** 2) > torch.finfo(torch.float16).max
+    model = Nothing(schedule)
+    if walk == "adaptive_sde":
+        *_, state, _ = adaptive_sde(model, x, atol=0.1, rtol=0.1, sigma_min=0.05, generator=seeded(1))
+        assert float(state.x.float().std()) == pytest.approx(0.05, rel=0.5)
+    else:
+        *_, state, _ = trajectory(euler_maruyama(), model, x, times(200), generator=seeded(1))
+        assert 0 < float(state.x.float().std()) < 0.01, "one step before the end; it began at 100"
+    assert state.x.dtype == torch.float16 and state.x.isfinite().all()

@@ -140,3 +140,11 @@ def test_the_check_names_who_was_called():
 
 def test_an_empty_batch_is_thresholded_as_it_is_clipped():
     assert dynamic_threshold()(torch.zeros(0, 2)).shape == (0, 2)
+
+
+@pytest.mark.parametrize("parameterization", [EPS, SCORE])
+def test_whether_the_end_tells_of_x_0_does_not_depend_on_the_units_of_the_row(parameterization):
+    # eps and the score are the same but for a factor
+    with pytest.raises(ValueError, match=r"because alpha\(1\) / sigma\(1\) = 5e-09 there"):
+        DiffusionModel(Fixed(None), EDMSchedule(2e8), parameterization)
+    DiffusionModel(Fixed(None), EDMSchedule(1e6), parameterization)

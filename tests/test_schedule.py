@@ -16,6 +16,7 @@ from diffusion_edu import (
     SubVPSchedule,
     VESchedule,
     VPSchedule,
+    karras,
 )
 from diffusion_edu.schedule import expand
 from tests.cases import Learnt, ddpm_numbers, every_schedule
@@ -269,3 +270,12 @@ def test_a_table_of_learnt_betas_takes_their_values():
     schedule = BetaSchedule(betas)
     assert not schedule.betas.requires_grad and torch.equal(schedule.betas, betas.detach().double())
     copy.deepcopy(schedule)
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
+@pytest.mark.parametrize("beta_max", [20.0, 40.0, 80.0])
+def test_sub_vp_times_keep_their_digits_where_sigma_is_nearly_1(dtype, rtol, beta_max):
+    schedule, t = SubVPSchedule(0.1, beta_max), torch.linspace(0.02, 0.99, 60, dtype=dtype)
+    assert_close(schedule.time_at(schedule.log_snr(t)), t, rtol=rtol, atol=0)
+    grid = karras(schedule, 10)
+    assert (grid.diff() < 0).all(), "a grid of noise levels falls"

@@ -98,3 +98,15 @@ def test_a_table_keeps_its_digits_where_the_file_has_it_in_fewer(tmp_path):
     other = BetaSchedule.cosine(10)
     load_weights(other, path)
     assert torch.equal(other.betas, table.betas.float().double()), "another table is taken as it is"
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    save_tensors(path, {"a": torch.zeros(1)})
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("safetensors.safe_open", refuse)
+    with pytest.raises(PermissionError, match=r"w\.safetensors may not be read by this user"):
+        load_tensors(path)

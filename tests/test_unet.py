@@ -17,7 +17,7 @@ from diffusion_edu import (
     ResidualMLP,
     UNet,
 )
-from diffusion_edu.networks import GroupNorm
+from diffusion_edu.networks import ConditionEmbedding, GroupNorm
 from diffusion_edu.unet import _doubled
 from tests.cases import awake
 
@@ -290,3 +290,15 @@ def test_where_patches_do_not_fit_the_edge_is_repeated():
     x, level = torch.randn(2, 1, 7, 5), torch.tensor([0.2, 0.7])
     with torch.no_grad():
         assert torch.equal(network(x, level), network(F.pad(x, (0, 1, 0, 1), mode="replicate"), level)[..., :7, :5])
+
+
+def test_a_label_that_nobody_could_read_falls_off_the_table_and_not_onto_no_label(monkeypatch):
+    # On a GPU the values are not looked at: labels 1 to 10 for 10 classes must not train the row of "no label".
+    embed = ConditionEmbedding(16, 10)
+    level, labels = torch.rand(3), torch.tensor([0, 9, -1])
+    expected = embed(level, labels)
+    monkeypatch.setattr("diffusion_edu.door.readable", lambda x: False)
+    assert_close(embed(level, labels), expected, rtol=0, atol=0)
+    for wrong in (10, 11):
+        with pytest.raises(IndexError):
+            embed(level[:1], torch.tensor([wrong]))
