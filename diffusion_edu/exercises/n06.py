@@ -14,7 +14,7 @@ from ..data import seeded
 from ..networks import GroupNorm
 from ..unet import UNet
 
-__all__ = ["NETWORKS", "ask", "bug_hunt", "group_norm", "planes", "sinusoids", "width_of_field"]
+__all__ = ["NETWORKS", "ask", "bug_hunt", "group_norm", "planes", "raw_step", "sinusoids", "width_of_field"]
 
 NETWORKS = "ABCDE"
 HONEST = "D"
@@ -201,6 +201,55 @@ def _bug_hunt(attempt: Callable[..., object]) -> str | None:
     )
 
 
+# ------------------------------------------------------------------------------------------------ 6.6
+
+
+def _raw_step(raw_bends: object, raw_size: object, divided_bends: object) -> str | None:
+    units, low, high = 128, 10, 999
+
+    def beyond(tau: float) -> float:  # P(|b/w| > tau), w and b uniform on (-1, 1): (6.2), and what it is below 1
+        return 1 / (2 * tau) if tau >= 1 else 1 - tau / 2
+
+    def between(a: float, b: float) -> float:  # bends at -b/w: half of them are positive
+        return units / 2 * (beyond(a) - beyond(b))
+
+    raw, divided = between(low, high), between(low / high, 1)
+    of_raw = {
+        "half of the bends are at negative k: -b/w has either sign": 2 * raw,
+        "these are all the bends beyond 10; those beyond 999 lie outside": units / 2 * beyond(low),
+        "this is the share of one unit; there are 128 of them": raw / units,
+        "these are the bends that do not lie there": units - raw,
+        "1/tau is twice what (6.2) says, and only half of the bends are positive": 4 * raw,
+    }
+    of_size = {
+        "this is the variance; its root is wanted": (high**2 + 1) / 3,
+        "this is the largest that |w k| can be; w is mostly smaller": high,
+        "this is the mean of |w k|; the standard deviation was asked for": high / 2,
+        "a number that is uniform on (-1, 1) has the variance 1/3. The 1/12 is for a stretch of length 1": high
+        / 12**0.5,
+        "this is for k = 1, or for the divided step; at k = 999 w is multiplied by 999": (2 / 3) ** 0.5,
+    }
+    of_divided = {
+        "half of the bends are at negative k: -b/w has either sign": 2 * divided,
+        "this counts from k = 0 on; between 0 and 10 lie some too": between(1e-9, 1),
+        "these are the bends of the raw step. Divided, the range is from 10/999 to 1, where more of the bends are": raw,
+        "(6.2) is for tau of 1 and more, and 10/999 is less: integrate again, up to w = 1": lambda given: bool(
+            given > units
+        ),
+        "this is the share of one unit; there are 128 of them": divided / units,
+        "these are the bends beyond k = 10; half of all bends lie beyond 999 too": units / 2 * beyond(low / high),
+    }
+    for name, answer, right, wrong, atol in (
+        ("raw_bends", raw_bends, raw, of_raw, 0.005),
+        ("raw_size", raw_size, ((high**2 + 1) / 3) ** 0.5, of_size, 0.5),
+        ("divided_bends", divided_bends, divided, of_divided, 0.05),
+    ):
+        diagnosis = diagnose(answer, right, wrong, atol=atol)
+        if diagnosis is not None:
+            return f"{name}: {diagnosis}"
+    return None
+
+
 sinusoids = Exercise(
     "6.1",
     _sinusoids,
@@ -219,4 +268,11 @@ bug_hunt = Exercise(
     hint="what does a network promise? Its answer depends on its own picture and its own level, on both of them, and "
     "it changes nothing else.",
     praise="it accuses A, B, C and E, and lets the honest D go",
+)
+raw_step = Exercise(
+    "6.6",
+    _raw_step,
+    hint="(6.2) at both ends of the range, and half of it; a number uniform on (-1, 1) has the variance 1/3; for tau "
+    "below 1 the integral of 1 - tau w runs to w = 1.",
+    praise="divided by 999, ten times as many of the units bend where the steps are",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,7 +15,17 @@ from ..checks import Exercise, diagnose, hunt
 from ..data import seeded
 from ..schedule import CosineSchedule
 
-__all__ = ["PROGRAMS", "accumulate", "bug_hunt", "ema", "resume", "run_program", "share_of_the_start"]
+__all__ = [
+    "PROGRAMS",
+    "accumulate",
+    "bug_hunt",
+    "ema",
+    "resume",
+    "run_program",
+    "samples_while_training",
+    "share_of_the_start",
+    "walk",
+]
 
 PROGRAMS = "ABCDE"
 HONEST = "B"
@@ -305,6 +316,108 @@ def _bug_hunt(attempt: Callable[..., object]) -> str | None:
     )
 
 
+# ------------------------------------------------------------------------------------------------ 7.6
+
+
+def walk(model: nn.Module, noise: Tensor) -> Tensor:
+    """Somebody's sampler: eight steps from noise to data under the cosine schedule, without any fresh noise.
+
+    It asks the model as it finds it, in training mode too.
+
+    Args:
+        model: called as ``model(x_t, t)`` with x_t (B, ...) and t (B,) in (0, 1]; answers v.
+        noise: (B, ...), the start.
+
+    Returns:
+        the samples, shape of ``noise``.
+    """
+    schedule, x_t = CosineSchedule(), noise
+    for t, s in pairwise(torch.linspace(1, 0, 9, dtype=torch.float64)):
+        alpha_t, sigma_t, alpha_s, sigma_s = (
+            float(scale(time)) for time in (t, s) for scale in (schedule.alpha, schedule.sigma)
+        )
+        v = model(x_t, torch.full((len(x_t),), float(t), dtype=x_t.dtype))
+        x_0_hat, eps_hat = alpha_t * x_t - sigma_t * v, sigma_t * x_t + alpha_t * v
+        x_t = alpha_s * x_0_hat + sigma_s * eps_hat
+    return x_t
+
+
+class _Forgetful(nn.Module):
+    """A small network with dropout and random weights. It tells ``note`` of each answer: its mode, and any graph."""
+
+    def __init__(self, note: Callable[[bool, bool], None]) -> None:
+        super().__init__()
+        self.note = note
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(76)
+            self.first, self.dropout, self.last = nn.Linear(5, 32), nn.Dropout(0.5), nn.Linear(32, 4)
+        self.double()
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        h = torch.tanh(self.first(torch.cat([x_t, t[:, None]], dim=1)))
+        v: Tensor = self.last(self.dropout(h))
+        self.note(self.dropout.training, v.requires_grad)
+        return v
+
+
+def _samples_while_training(attempt: Callable[..., object]) -> str | None:
+    noise = torch.randn(6, 4, generator=seeded(7, 6), dtype=torch.float64)
+    with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(True):
+        torch.manual_seed(6)  # of dropout, which has no generator of its own
+        return _samples_from(attempt, noise, True) or _samples_from(attempt, noise, False)
+
+
+def _samples_from(attempt: Callable[..., object], noise: Tensor, training: bool) -> str | None:
+    """What is wrong with the samples of a model that is in training mode, or in eval mode, before."""
+    shaken: list[bool] = []
+    graphs: list[bool] = []
+
+    def note(dropped: bool, graph: bool) -> None:
+        shaken.append(dropped)
+        graphs.append(graph)
+
+    model = _Forgetful(note)
+    with torch.no_grad():
+        right = walk(model.eval(), noise)
+    shaken.clear()
+    graphs.clear()
+    model.train(training)
+    answer = attempt(model, noise.clone())
+    wrong: dict[str, object] = {
+        "dropout was on: the walk has asked the model in training mode, where two calls with one and the same noise "
+        "give two answers, and neither is the model's. Call eval() before the walk": lambda given: any(shaken),
+        "this is the noise itself: walk it back, with exercise.walk(model, noise)": noise,
+    }
+    diagnosis = diagnose(answer, right, wrong, atol=1e-6)
+    if diagnosis is not None:
+        return diagnosis
+    if not torch.is_grad_enabled():
+        return "gradients are switched off for good: the next step of the training has none. Use with torch.no_grad()"
+    if not all(p.requires_grad for p in model.parameters()):
+        return "the weights take no gradients any more: the training that goes on after this learns nothing"
+    if isinstance(answer, Tensor) and answer.requires_grad:
+        return (
+            "the samples hang on the graph of all their steps, which stays in memory as long as they do: walk under "
+            "torch.no_grad()"
+        )
+    if any(graphs):
+        return (
+            "the samples are cut off their graph at the end, and on the way it was built all the same, with the "
+            "memory of every step: walk under torch.no_grad()"
+        )
+    modes = {module.training for module in model.modules()}
+    if modes != {training}:
+        left = "with some of its parts in one mode and some in the other"
+        advice = "Put back what was there, for all of them"
+        if modes == {False}:
+            left, advice = "in eval mode", "The training goes on without its dropout"
+        if modes == {True}:
+            left, advice = "in training mode", "Put back what was there, which is not always training mode"
+        before = "training" if training else "eval"
+        return f"the samples are right, and the model is left {left}; it was in {before} mode before. {advice}"
+    return None
+
+
 share_of_the_start = Exercise(
     "7.1", _share_of_the_start, hint="each update multiplies what was there by the decay: (7.12)."
 )
@@ -323,4 +436,10 @@ bug_hunt = Exercise(
     _bug_hunt,
     hint="bring a network of your own: one weight w, the answer w everywhere, and a note of the mean of each x_t.",
     praise="it accuses A, C, D and E, and lets the honest B go",
+)
+samples_while_training = Exercise(
+    "7.6",
+    _samples_while_training,
+    hint="note model.training; eval(); walk under torch.no_grad(); model.train(what you noted).",
+    praise="the samples are the model's own, and the training does not notice that somebody looked",
 )

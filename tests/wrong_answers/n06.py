@@ -46,6 +46,15 @@ COMPANY = "torch.allclose(together, alone, atol=1e-4)"
 LEVEL = "(network(x, 1 - level) - together).abs().max() > 1e-3"
 UNTOUCHED = "torch.equal(x, before)"
 
+
+def paper(
+    raw: str = "128 / 2 * (1 / 20 - 1 / 1998)",
+    size: str = "((999**2 + 1) / 3) ** 0.5",
+    divided: str = "128 / 2 * (1 / 2 - 5 / 999)",
+) -> str:
+    return f"raw_bends, raw_size, divided_bends = {raw}, {size}, {divided}"
+
+
 WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
     "6.1": [
         (sinusoids("torch.arange(n) / n", "torch.arange(n) / (n - 1)"), "divided by n - 1"),
@@ -107,5 +116,18 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
             "def my_test(network):\n    x = torch.ones(2, 1, 8, 8)\n    return network(x, x[:, 0, 0, 0])",
             "answers True for",
         ),
+    ],
+    "6.6": [
+        (paper(raw="128 * (1 / 20 - 1 / 1998)"), "raw_bends: half of the bends"),
+        (paper(raw="128 / 40"), "raw_bends: these are all the bends beyond 10"),
+        (paper(raw="(1 / 20 - 1 / 1998) / 2"), "raw_bends: this is the share of one unit"),
+        (paper(raw="128 * (1 / 10 - 1 / 999)"), "raw_bends: 1/tau is twice"),
+        (paper(size="(999**2 + 1) / 3"), "raw_size: this is the variance"),
+        (paper(size="999.0"), "raw_size: this is the largest"),
+        (paper(size="(999**2 / 12 + 1 / 12) ** 0.5"), "raw_size: a number that is uniform"),
+        (paper(divided="128 / 2 * (999 / 20 - 1 / 2)"), "divided_bends: (6.2) is for tau of 1 and more"),
+        (paper(divided="32.0"), "divided_bends: this counts from k = 0"),
+        (paper(divided="128 / 2 * (1 / 20 - 1 / 1998)"), "divided_bends: these are the bends of the raw step"),
+        (paper(divided="128 / 2 * (1 - 5 / 999)"), "divided_bends: these are the bends beyond k = 10"),
     ],
 }

@@ -27,6 +27,15 @@ def my_load(checkpoint, network, optimiser, average):
     average.load_state_dict(checkpoint["average"])
     return checkpoint["step"]
 """
+SAMPLES = """
+def my_samples(model, noise):
+    before = model.training
+    model.eval()
+    with torch.no_grad():
+        x = exercise.walk(model, noise)
+    model.train(before)
+    return x
+"""
 HUNT = """
 def my_test(program):
     class Spy(torch.nn.Module):
@@ -120,5 +129,21 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (hunt("forgets and seen < -0.3 and learnt"), "finds A, C and E, and takes D for honest"),
         (hunt("seen == -1.0"), "accuses program B"),
         ("def my_test(program):\n    return program", "answers True for honest or False"),
+    ],
+    "7.6": [
+        (changed(SAMPLES, "    model.eval()\n", ""), "dropout was on"),
+        (changed(SAMPLES, "    model.train(before)\n", ""), "left in eval mode; it was in training mode"),
+        (changed(SAMPLES, "model.train(before)", "model.train()"), "left in training mode; it was in eval mode"),
+        (changed(SAMPLES, "model.train(before)", "model.dropout.train(before)"), "some of its parts in one mode"),
+        (changed(SAMPLES, "torch.no_grad()", "torch.enable_grad()"), "hang on the graph"),
+        (
+            changed(
+                changed(SAMPLES, "torch.no_grad()", "torch.enable_grad()"), "noise)\n    m", "noise).detach()\n    m"
+            ),
+            "cut off",
+        ),
+        (changed(SAMPLES, "    with torch.no_grad():\n    ", "    torch.set_grad_enabled(False)\n"), "off for good"),
+        (changed(SAMPLES, "    with torch.no_grad():\n    ", "    model.requires_grad_(False)\n"), "learns nothing"),
+        (changed(SAMPLES, "exercise.walk(model, noise)", "noise"), "the noise itself"),
     ],
 }
