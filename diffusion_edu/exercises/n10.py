@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -13,10 +13,23 @@ from ..analytic import GaussianMixture
 from ..checks import Exercise, diagnose, hunt
 from ..data import moons, seeded
 from ..denoiser import eps as eps_of
+from ..guidance import ClassifierFreeGuidance
 from ..process import q_sample
+from ..sampler import heun, sample, times
 from ..schedule import CosineSchedule
 
-__all__ = ["PROGRAMS", "bug_hunt", "free_guidance", "guided_eps", "negative_prompt", "run_program", "same_scale"]
+__all__ = [
+    "PROGRAMS",
+    "bug_hunt",
+    "clean_log_p",
+    "drawn",
+    "free_guidance",
+    "guided_eps",
+    "negative_prompt",
+    "run_program",
+    "same_scale",
+    "trade",
+]
 
 SCHEDULE = CosineSchedule()
 MIXTURE = GaussianMixture(*moons())
@@ -24,6 +37,9 @@ DENOISER, CLASSIFIER = MIXTURE.denoiser(SCHEDULE), MIXTURE.classifier(SCHEDULE)
 PROGRAMS = "ABCDE"
 HONEST = "B"
 NEARLY_CLEAN = 1e-3  # the time for which the classifier of clean data was made
+WIDE = GaussianMixture(*moons(std=0.3))  # moons that overlap, so that Bayes' rule alone leaves doubts about the class
+SCALES = (0.0, 0.5, 2.0, 4.0)  # at which fidelity and diversity are asked for; 1 is not among them
+STARTS = 200  # each is drawn from twice, once for each class
 
 
 def _noisy(n: int, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,6 +237,136 @@ def _bug_hunt(attempt: Callable[..., object]) -> str | None:
     )
 
 
+# ------------------------------------------------------------------------------------------------ 10.6
+
+
+@lru_cache(maxsize=64)
+def _drawn(w: float) -> tuple[Tensor, Tensor]:
+    start = torch.randn(STARTS, 2, generator=seeded(10, 3), dtype=torch.float64).repeat_interleave(2, 0)
+    asked = torch.arange(2 * STARTS) % 2
+    guided = ClassifierFreeGuidance(WIDE.denoiser(SCHEDULE), w)
+    return sample(heun(), guided, start, times(12), asked), asked
+
+
+def drawn(w: float) -> tuple[Tensor, Tensor]:
+    """Samples of two moons that overlap, guided by the exact denoiser; every scale and class has the same 200 starts.
+
+    Args:
+        w: the scale; 0 ignores the labels and 1 is Bayes' rule.
+
+    Returns:
+        the samples, (400, 2) in float64, and the label that each was asked for, (400,), 0 and 1 in turn.
+
+    Raises:
+        ValueError: if the scale is not finite.
+    """
+    x, asked = _drawn(float(w))
+    return x.clone(), asked.clone()
+
+
+def clean_log_p(x: Tensor) -> Tensor:
+    """log p(y | x) of both classes at clean points, exactly: (N, 2) to (N, 2), in nats."""
+    return WIDE.classifier(SCHEDULE)(x, torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+def _spread(x: Tensor, groups: Tensor) -> Tensor:
+    """The total variance within a group, averaged over the two groups: (N, D) and (N,) to one number."""
+    return torch.stack([x[groups == k].var(0).sum() for k in (0, 1)]).mean()
+
+
+def _trade(attempt: Callable[..., Any]) -> str | None:
+    wanted = "give back a pair of numbers for each scale: its fidelity and its diversity"
+    given = attempt(drawn, clean_log_p, SCALES)
+    try:
+        table = torch.tensor([[float(number) for number in row] for row in given], dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        return wanted
+    if table.shape != (len(SCALES), 2):
+        return f"{wanted}. The shape is {tuple(table.shape)}, and {(len(SCALES), 2)} was asked for"
+
+    def over(of: Callable[[Tensor, Tensor], Tensor], scales: tuple[float, ...] = SCALES) -> Tensor:
+        return torch.stack([of(*_drawn(w)) for w in scales])
+
+    def own(x: Tensor, asked: Tensor) -> Tensor:  # log p of the class that was asked for, (N,)
+        return clean_log_p(x).gather(1, asked[:, None])[:, 0]
+
+    def sure(x: Tensor, asked: Tensor) -> Tensor:
+        return own(x, asked).exp().mean()
+
+    def told_apart(x: Tensor, asked: Tensor) -> Tensor:
+        return _spread(x, clean_log_p(x).argmax(1))
+
+    def together(x: Tensor, asked: Tensor) -> Tensor:
+        return x.var(0).sum()
+
+    def of_first(x: Tensor, asked: Tensor) -> Tensor:
+        return x[asked == 0].var(0).sum()
+
+    def ratio(of: Callable[[Tensor, Tensor], Tensor], unguided: float = 1.0) -> Tensor:
+        return over(of) / of(*_drawn(unguided))
+
+    fidelity, diversity = over(sure), ratio(_spread)
+    if torch.allclose(table.flip(1), torch.stack([fidelity, diversity], 1), atol=1e-3):
+        return "the two numbers have changed places: first the fidelity, then the diversity"
+    further = tuple(1 + w for w in SCALES)
+    one_too_far = over(sure, further)
+    if torch.allclose(table[:, 0], one_too_far, atol=1e-3, rtol=0):
+        return (
+            "the samples are those of the scale 1 + w: draw takes the scale in our convention, so hand it on as it is"
+        )
+    told = diagnose(
+        table[:, 0],
+        fidelity,
+        {
+            "the fidelity is a mean of log p, and the mean of p itself was asked for": over(
+                lambda x, asked: own(x, asked).mean()
+            ),
+            "the fidelity is exp of the mean of log p, where a few hopeless samples outweigh all others: first exp, "
+            "then the mean": over(lambda x, asked: own(x, asked).mean().exp()),
+            "the fidelity is the share in which the asked class is the likelier one, as in section 7; here the mean of "
+            "p was asked for": over(lambda x, asked: (clean_log_p(x).argmax(1) == asked).double().mean()),
+            "the fidelity is that of the likeliest class, whatever was asked for": over(
+                lambda x, asked: clean_log_p(x).amax(1).exp().mean()
+            ),
+            "the fidelity is p of class 0 for all samples; half of them were asked to be of class 1": over(
+                lambda x, asked: clean_log_p(x)[:, 0].exp().mean()
+            ),
+            "the fidelity is p of the class that was not asked for": 1 - fidelity,
+        },
+        atol=1e-3,
+        rtol=0.0,
+    )
+    if told is not None:
+        return told if "usual mistakes" not in told else f"the fidelity is wrong: {told}"
+    told = diagnose(
+        table[:, 1],
+        diversity,
+        {
+            "the diversity is the variance of all samples together. From w = 0.5 on it grows with the scale, because "
+            "guidance drives the classes apart: take each class by itself": ratio(together),
+            "the diversity is the variance of all samples together, and it is divided by that at w = 0: take each "
+            "class by itself, and for samples without guidance w = 1": ratio(together, 0.0),
+            "the diversity is divided by that at w = 0. There the label is ignored: without guidance, in our "
+            "convention, is w = 1, the plain answer to the label": ratio(_spread, 0.0),
+            "the diversity is a variance; divide it by that of the samples without guidance": over(_spread),
+            "the diversity is the variance of all samples together, and divided by nothing: take each class by "
+            "itself, and divide by the same without guidance": over(together),
+            "the diversity is a ratio of standard deviations, and variances were asked for": diversity.sqrt(),
+            "the diversity is upside down: divide the guided by the unguided": 1 / diversity,
+            "the samples are sorted by what the classifier sees in them. Sort them by what was asked for": (
+                ratio(told_apart)
+            ),
+            "the diversity is that of class 0 alone; average over the two classes": ratio(of_first),
+            "the diversity is the variance of the first coordinate alone; add up both": ratio(
+                lambda x, asked: _spread(x[:, :1], asked)
+            ),
+        },
+        atol=1e-3,
+        rtol=0.0,
+    )
+    return told if told is None or "usual mistakes" not in told else f"the diversity is wrong: {told}"
+
+
 free_guidance = Exercise(
     "10.1",
     _free_guidance,
@@ -240,4 +386,10 @@ bug_hunt = Exercise(
     _bug_hunt,
     hint="you have the exact denoiser, with and without labels, so you know the guided answer at each scale.",
     praise="it accuses A, C, D and E, and lets the honest B go",
+)
+trade = Exercise(
+    "10.6",
+    _trade,
+    hint="sort the samples by the label that was asked for, and look up in section 4 which scale is no guidance.",
+    praise="more scale makes the samples surer of their class, and more alike within it",
 )

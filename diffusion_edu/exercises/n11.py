@@ -17,6 +17,7 @@ from ..schedule import CosineSchedule
 __all__ = [
     "PROGRAMS",
     "annealed",
+    "basins",
     "bug_hunt",
     "dsm_loss",
     "levels",
@@ -326,6 +327,108 @@ def _bug_hunt(measure: Callable[..., object]) -> str | None:
     return f"{found}, and cannot tell {listed(escaped)} from it. " + ". ".join(_MISSED[name] for name in escaped)
 
 
+# ----------------------------------------------------------------------------------------------- 11.6
+
+
+def _on_line(weights: list[float], means: list[float], stds: list[float]) -> GaussianMixture:
+    weights_, means_, stds_ = (torch.tensor(numbers, dtype=torch.float64) for numbers in (weights, means, stds))
+    return GaussianMixture(weights_, means_[:, None], stds_)
+
+
+LOOSE = 2000  # walkers in each of the three cases
+MOVES_AT_ONE_LEVEL = 300
+FAR_HEAPS = (
+    _on_line([0.9, 0.1], [-1.0, 2.0], [0.02, 0.02]),
+    _on_line([0.2, 0.1, 0.7], [-1.5, 0.0, 2.0], [0.02, 0.06, 0.02]),
+    _on_line([0.5, 0.5], [-1.0, 1.0], [0.03, 0.03]),
+)
+
+
+def _starts() -> list[Tensor]:
+    """Where the walkers of each case begin, (2000,): a bell, a stretch of the line, and one side of the valley."""
+    generator = seeded(11, 7)
+    bell = 0.3 + torch.randn(LOOSE, generator=generator, dtype=torch.float64)
+    stretch = 4 * torch.rand(LOOSE, generator=generator, dtype=torch.float64) - 2
+    one_side = 0.2 + 2 * torch.rand(LOOSE, generator=generator, dtype=torch.float64)
+    return [bell, stretch, one_side]
+
+
+@lru_cache(maxsize=1)
+def _walked() -> list[Tensor]:
+    """The share of the walkers in each heap after plain Langevin with the exact score, (K,) for each case."""
+    generator = seeded(11, 8)
+    shares = []
+    for heaps, start in zip(FAR_HEAPS, _starts(), strict=True):
+        h = (0.4 * float(heaps.stds.min())) ** 2
+        x = start[:, None]
+        for _ in range(MOVES_AT_ONE_LEVEL):
+            z = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+            x = x + h * heaps.score(x) + math.sqrt(2 * h) * z
+        shares.append(heaps.responsibilities(x).mean(0))
+    return shares
+
+
+def _share_of(chosen: Tensor, heaps: GaussianMixture) -> Tensor:
+    return torch.bincount(chosen, minlength=len(heaps.weights)).double() / len(chosen)
+
+
+def _basins(attempt: Callable[..., object]) -> str | None:
+    starts, given = _starts(), []
+    for heaps, start in zip(FAR_HEAPS, starts, strict=True):
+        answer = attempt(start.clone(), heaps.weights.clone(), heaps.means[:, 0].clone(), heaps.stds[:, 0].clone())
+        shares = torch.as_tensor(answer).detach().double()
+        if shares.shape != heaps.weights.shape:
+            return f"give back one share for each heap: {tuple(heaps.weights.shape)}, and not {tuple(shares.shape)}"
+        given.append(shares)
+    if not bool(torch.cat(given).isfinite().all()):
+        return (
+            "there is a 0/0: far from all heaps each bell is 0 in floating point. Compare logarithms of the bells, "
+            "or distances counted in widths"
+        )
+
+    def table(of: Callable[[GaussianMixture, Tensor], Tensor]) -> Tensor:  # of each heap in each case, (7,)
+        return torch.cat([of(heaps, start) for heaps, start in zip(FAR_HEAPS, starts, strict=True)])
+
+    def nearest(heaps: GaussianMixture, start: Tensor) -> Tensor:
+        return _share_of((start[:, None] - heaps.means[:, 0]).abs().argmin(1), heaps)
+
+    def least(heaps: GaussianMixture, start: Tensor) -> Tensor:
+        return _share_of(heaps.component_log_prob(start[:, None]).argmin(1), heaps)
+
+    def underflown(heaps: GaussianMixture, start: Tensor) -> Tensor:
+        return _share_of(heaps.component_log_prob(start[:, None]).exp().argmax(1), heaps)
+
+    def twice(heaps: GaussianMixture, start: Tensor) -> Tensor:
+        shares = heaps.weights * _share_of(heaps.component_log_prob(start[:, None]).argmax(1), heaps)
+        return shares / shares.sum()
+
+    right, weights = torch.cat(_walked()), table(lambda heaps, start: heaps.weights)
+    wrong: dict[str, object] = {
+        "these are the weights of the density. At this noise no walker sees them: they count in the valleys alone, and "
+        "nobody can stay there": lambda shares: bool(torch.allclose(shares, weights)),
+        "these are equal shares, which forget where the walkers start": table(
+            lambda heaps, start: torch.full_like(heaps.weights, 1 / len(heaps.weights))
+        ),
+        "the sign is turned: the score leads uphill, into the heap that the start belongs to, and not away from it": (
+            table(least)
+        ),
+        "the shares stand in the wrong order: give them in the order of the means": torch.cat(
+            [shares.flip(0) for shares in _walked()]
+        ),
+        "these are numbers of walkers; divide by how many there are": lambda shares: bool(
+            torch.allclose(shares / LOOSE, right, atol=0.02)
+        ),
+        "each walker goes to the heap whose middle is nearest, and that is right for equal widths alone: count "
+        "distances in widths of the heap": table(nearest),
+        "far from all heaps each bell is 0 in floating point, and the first of equals was taken: compare logarithms "
+        "of the bells, or distances counted in widths": table(underflown),
+        "the weights are counted once more: a start's own heap is all that matters": table(twice),
+        "these are nearly the weights of the density, as annealed Langevin finds them. Here there is one level alone, "
+        "and no noise that joins the heaps": lambda shares: bool((shares - weights).abs().max() < 0.1),
+    }
+    return diagnose(torch.cat(given), right, wrong, atol=0.02, rtol=0.0)
+
+
 mixture_score = Exercise(
     "11.1", _mixture_score, hint="the score of each component, averaged with the component's probability given x."
 )
@@ -344,4 +447,10 @@ bug_hunt = Exercise(
     _bug_hunt,
     hint="the states have a spread that you know, alpha^2 Var[x_0] + sigma^2, and the samples of a coin are -1 or +1.",
     praise="it ranks A, B, C, E and F behind the honest D",
+)
+basins = Exercise(
+    "11.6",
+    _basins,
+    hint="the score at a start is that of one heap alone, (11.3): find out which, for each walker.",
+    praise="the walkers do as you said, whatever the weights",
 )

@@ -11,6 +11,29 @@ def my_guided_eps(eps_net, classifier, x_t, t, labels, w, alpha, sigma):
     (slope,) = torch.autograd.grad(own, x)
     return eps_net(x_t, t) - w * sigma * slope
 """
+TRADE = """
+def my_trade(draw, log_p, scales):
+    def spread(x, asked):
+        return sum(x[asked == k].var(dim=0).sum() for k in (0, 1)) / 2
+
+    plain = spread(*draw(1.0))
+    rows = []
+    for w in scales:
+        x, asked = draw(w)
+        p = log_p(x).exp()[torch.arange(len(x)), asked]
+        rows.append((p.mean(), spread(x, asked) / plain))
+    return rows
+"""
+WITHIN = "sum(x[asked == k].var(dim=0).sum() for k in (0, 1)) / 2"
+OWN_P = "log_p(x).exp()[torch.arange(len(x)), asked]"
+
+
+def in_trade(*changes: tuple[str, str]) -> str:
+    program = TRADE
+    for right, wrong in changes:
+        assert program.count(right) == 1, right
+        program = program.replace(right, wrong)
+    return program
 
 
 def in_eps(right: str, wrong: str) -> str:
@@ -87,5 +110,35 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
             "answers True for honest or False",
         ),
         ("def my_test(program, denoiser):\n    return True", "finds none of the four"),
+    ],
+    "10.6": [
+        (in_trade((WITHIN, "x.var(dim=0).sum()")), "it grows with the scale"),
+        (in_trade((WITHIN, "x.var(dim=0).sum()"), ("draw(1.0)", "draw(0.0)")), "together, and it is divided by"),
+        (in_trade((WITHIN, "x.var(dim=0).sum()"), (" / plain", "")), "together, and divided by nothing"),
+        (in_trade(("draw(1.0)", "draw(0.0)")), "is w = 1, the plain answer to the label"),
+        (in_trade((" / plain", "")), "divide it by that of the samples without guidance"),
+        (in_trade((WITHIN, f"({WITHIN}) ** 0.5")), "a ratio of standard deviations"),
+        (in_trade(("spread(x, asked) / plain", "plain / spread(x, asked)")), "upside down"),
+        (
+            in_trade((WITHIN, "sum(x[log_p(x).argmax(1) == k].var(dim=0).sum() for k in (0, 1)) / 2")),
+            "Sort them by what was asked for",
+        ),
+        (in_trade((WITHIN, "x[asked == 0].var(dim=0).sum()")), "that of class 0 alone"),
+        (in_trade((WITHIN, "sum(x[asked == k, 0].var() for k in (0, 1)) / 2")), "the first coordinate alone"),
+        (in_trade((WITHIN, "sum(x[asked == k].norm(dim=1).var() for k in (0, 1)) / 2")), "the diversity is wrong"),
+        (in_trade((OWN_P, "log_p(x)[torch.arange(len(x)), asked]")), "a mean of log p"),
+        (
+            in_trade((OWN_P, "log_p(x)[torch.arange(len(x)), asked]"), ("p.mean()", "p.mean().exp()")),
+            "exp of the mean of log p",
+        ),
+        (in_trade((OWN_P, "(log_p(x).argmax(1) == asked).double()")), "is the likelier one"),
+        (in_trade((OWN_P, "log_p(x).exp().max(1).values")), "whatever was asked for"),
+        (in_trade((OWN_P, "log_p(x).exp()[:, 0]")), "p of class 0 for all samples"),
+        (in_trade((OWN_P, "log_p(x).exp()[torch.arange(len(x)), 1 - asked]")), "that was not asked for"),
+        (in_trade((OWN_P, f"{OWN_P} ** 2")), "the fidelity is wrong"),
+        (in_trade(("draw(w)", "draw(1 + w)")), "those of the scale 1 + w"),
+        (in_trade(("p.mean(), spread(x, asked) / plain", "spread(x, asked) / plain, p.mean()")), "changed places"),
+        (in_trade(("p.mean(), spread(x, asked) / plain", "p.mean()")), "a pair of numbers for each scale"),
+        (in_trade(("return rows", "return torch.tensor(rows).T")), "The shape is (2, 4)"),
     ],
 }

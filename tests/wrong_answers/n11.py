@@ -20,6 +20,24 @@ def my_annealed(score, x, sigmas, moves, size, generator):
             x = x + h * score(x, sigma) + torch.sqrt(2 * h) * z
     return x
 """
+BASINS = """
+def my_basins(start, weights, means, stds):
+    away = (start[:, None] - means) / stds
+    log_p = torch.log(weights / stds) - away**2 / 2
+    own = log_p.argmax(dim=1)
+    return torch.bincount(own, minlength=len(means)) / len(start)
+"""
+BASINS_BY_ANNEALING = """
+def my_basins(start, weights, means, stds):
+    x, generator = start[:, None], torch.Generator().manual_seed(0)
+    for sigma in torch.exp(torch.linspace(1.2, -4.0, 60, dtype=torch.float64)):
+        noisy = GaussianMixture(weights, means[:, None], torch.sqrt(stds**2 + sigma**2))
+        h = (0.4 * torch.sqrt(sigma**2 + stds.min() ** 2)) ** 2
+        for _ in range(10):
+            z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+            x = x + h * noisy.score(x) + torch.sqrt(2 * h) * z
+    return noisy.responsibilities(x).mean(0)
+"""
 MEASURE = "def my_measure(x, alphas, sigmas):\n    "
 
 
@@ -114,5 +132,39 @@ def my_annealed(score, x, sigmas, moves, size, generator):
         (MEASURE + "return x[-1].std()", "cannot tell"),
         (MEASURE + "return x.std(1)", "a measure is one number"),
         (MEASURE + "return float('nan') * x[0, 0]", "not finite"),
+    ],
+    "11.6": [
+        ("def my_basins(start, weights, means, stds):\n    return weights", "these are the weights of the density"),
+        (
+            "def my_basins(start, weights, means, stds):\n    return torch.ones_like(weights) / len(weights)",
+            "these are equal shares",
+        ),
+        (changed(BASINS, "argmax", "argmin"), "the sign is turned"),
+        (changed(BASINS, "minlength=len(means))", "minlength=len(means)).flip(0)"), "wrong order"),
+        (changed(BASINS, " / len(start)", ""), "these are numbers of walkers"),
+        (
+            changed(BASINS, "own = log_p.argmax", "own = (start[:, None] - means).abs().argmin"),
+            "for equal widths alone",
+        ),
+        (changed(BASINS, "own = log_p.argmax", "own = log_p.exp().argmax"), "the first of equals was taken"),
+        (
+            changed(
+                BASINS,
+                "    return torch.bincount",
+                "    p = log_p.exp()\n    return (p / p.sum(1, keepdim=True)).mean(0)\n    torch.bincount",
+            ),
+            "there is a 0/0",
+        ),
+        (
+            changed(
+                BASINS,
+                "return torch.bincount(own, minlength=len(means)) / len(start)",
+                "shares = weights * torch.bincount(own, minlength=len(means))\n    return shares / shares.sum()",
+            ),
+            "the weights are counted once more",
+        ),
+        (BASINS_BY_ANNEALING, "nearly the weights of the density"),
+        (changed(BASINS, "minlength=len(means)", "minlength=4"), "one share for each heap"),
+        (changed(BASINS, "own = log_p.argmax(dim=1)", "own = (start > 0).long()"), "in a way that is not"),
     ],
 }
