@@ -31,6 +31,10 @@ class Found:
         fences = re.findall(r"```python\n(.*?)```", after, re.DOTALL)
         folded = re.search(r"<details>.*</details>", after, re.DOTALL)
         self.solution = fences[0] if fences and folded else None
+        hint = re.search(
+            r"<summary>Hint</summary>\n\n(.+?)\n\n</details>.*<summary>Solution</summary>", after, re.DOTALL
+        )
+        self.hint = hint[1] if hint else None
 
     def try_(self, attempt: str) -> Verdict:
         space: dict[str, object] = {"torch": torch}
@@ -77,6 +81,11 @@ def test_the_folded_solution_is_right(found):
     assert found.solution is not None, "no folded solution with a python fence follows the exercise"
     verdict = found.try_(found.solution)
     assert verdict.status == "right", verdict.message
+
+
+@every_exercise
+def test_a_folded_hint_stands_before_the_folded_solution(found):
+    assert found.hint is not None and "```" not in found.hint, "no folded hint, or one that is the solution already"
 
 
 @every_exercise
