@@ -72,7 +72,8 @@ def measure_again(name: str) -> None:
 def measured(folder: Path) -> Quality:
     """Of the weights as they will be loaded."""
     model, recipe = load_run(folder)
-    quality = measure(model, recipe, recipe.sample, recipe.evaluate.n, recipe.evaluate.seed)
+    of = recipe.evaluate
+    quality = measure(model, recipe, recipe.sample, of.n, of.seed, of.bits)
     print(quality)
     return quality
 

@@ -13,10 +13,13 @@ import torch
 
 from diffusion_edu import (
     ClassifierGuidance,
+    CosineSchedule,
+    GaussianMixture,
     Treated,
     UNet,
     agreement,
     clip_x_0,
+    dequantize,
     digit_classifier,
     dpmpp_2m,
     fashion_classifier,
@@ -29,7 +32,8 @@ from diffusion_edu import (
     sample,
     times,
 )
-from diffusion_edu.cli import draw_samples, labels_for, load_run, main, measure
+from diffusion_edu.cli import draw_samples, labels_for, load_run, main, measure, recipe_from, samples
+from diffusion_edu.cli.recipe import EvaluateConfig
 from diffusion_edu.data import seeded
 from diffusion_edu.storage import load_tensors
 from scripts import ship_model, train_noisy_classifier
@@ -251,3 +255,44 @@ def test_notebook_14_says_what_the_means_over_seeds_say():
     digits, chance = above("mnist", "recall")
     clothes, chance_of_clothes = above("fashion_mnist", "recall")
     assert abs(digits + clothes) < math.hypot(chance, chance_of_clothes), "as far above as the others are below"
+
+
+class OnPictures:
+    """A mixture's denoiser of points, asked with pictures."""
+
+    def __init__(self, mixture, schedule):
+        self.inner, self.schedule = mixture.denoiser(schedule), schedule
+
+    def __call__(self, x_t, t, condition=None):
+        return self.inner(x_t.flatten(1), t).reshape(x_t.shape)
+
+
+def test_bits_per_dim_are_those_of_the_exact_density():
+    # 1 + 1 pixels; what a code by this density needs is known: -log2 p(x + u) per pixel, and log2(127.5) for the unit
+    mixture = GaussianMixture(
+        torch.tensor([0.3, 0.7]), torch.tensor([[-0.5, 0.2], [0.4, 0.1]]), torch.tensor([0.2, 0.3])
+    )
+    model = OnPictures(mixture, CosineSchedule())
+    pictures = torch.randint(0, 256, (400, 1, 1, 2), generator=seeded(0)) / 127.5 - 1
+    log_p = mixture.log_prob(dequantize(pictures, seeded(2)).flatten(1))
+    each = -log_p / (2 * math.log(2)) + math.log2(127.5)
+    value, error = samples.code_length(model, pictures, None, seed=1)
+    assert value == pytest.approx(float(each.mean()), abs=0.05), "one probe a picture: unbiased, with noise of its own"
+    assert error == pytest.approx(float(each.std()) / 20, rel=0.1)
+
+
+def test_a_report_card_has_bits_where_they_are_asked_for():
+    model, recipe = load_run("mnist")
+    recipe = replace(recipe, sample=replace(recipe.sample, steps=2))
+    quality = measure(model, recipe, recipe.sample, 8, 0, bits=3)
+    assert quality.measured_bits == 3 and quality.as_dict()["bits_per_dim"] == quality.bits.value
+    assert 1 < quality.bits.value < 4 and quality.bits_training != quality.bits
+    assert re.search(r"\| bits per dim ± standard error, 3 pictures \| \S+ ± \S+ for test pictures \|", quality.table())
+    assert "bits per dim" not in measure(model, recipe, recipe.sample, 8, 0).table()
+    with pytest.raises(ValueError, match="bits=9 and n=8; give from 2 to n"):
+        measure(model, recipe, recipe.sample, 8, 0, bits=9)
+    with pytest.raises(ValueError, match="bits=1 and n=1000; give from 2 to n"):
+        EvaluateConfig(bits=1)
+    points = recipe_from({"data": {"set": "moons"}}, "")
+    with pytest.raises(ValueError, match="bits=3 for points; bits per dimension are of 8-bit pictures"):
+        measure(model, points, recipe.sample, 8, 0, bits=3)

@@ -87,6 +87,8 @@ class Evaluate(SampleConfig):
     # samples, and real examples in each set (as many as there are, where there are fewer); compare at equal n only
     n: int = 1000
     seed: int = 0  # of the noise and of the choice of real examples
+    # test pictures, and as many training ones, whose bits per dimension are measured, a second or so each; 0: none
+    bits: int = 0
     out: str | None = None  # a JSON file for the numbers
     device: str = "auto"  # "cpu", "cuda", "mps", or "auto": the first of cuda, mps, cpu that is there
 
@@ -169,9 +171,10 @@ def _evaluate(arguments: list[str]) -> int:
         _parse(Evaluate, Evaluate(), rest, "evaluate FOLDER")
         return 2
     model, recipe = load_run(given)
-    own = Evaluate(**_fields(recipe.sample), n=recipe.evaluate.n or Evaluate.n, seed=recipe.evaluate.seed)
+    of = recipe.evaluate
+    own = Evaluate(**_fields(recipe.sample), n=of.n or Evaluate.n, seed=of.seed, bits=of.bits)
     asked = _parse(Evaluate, own, rest, "evaluate FOLDER")
-    quality = measure(model.to(device_named(asked.device)), recipe, asked, asked.n, asked.seed)
+    quality = measure(model.to(device_named(asked.device)), recipe, asked, asked.n, asked.seed, asked.bits)
     if asked.out is not None:
         write_atomically(asked.out, (json.dumps(quality.as_dict(), indent=1) + "\n").encode())
     print(quality)

@@ -186,10 +186,14 @@ class EvaluateConfig:
     # samples, against as many real test examples (or as many as there are); distances compare at equal n. 0: not at all
     n: int = 1000
     seed: int = 0  # of the samples and of the choice of real examples
+    # test pictures, and as many training ones, whose bits per dimension are measured, a second or so each; 0: none
+    bits: int = 0
 
     def __post_init__(self) -> None:
         if self.n < 0 or 0 < self.n < 4 or self.seed < 0:
             raise ValueError(f"evaluate got n={self.n} and seed={self.seed}; give n = 0, or n >= 4, and a seed >= 0.")
+        if self.bits < 0 or self.bits == 1 or self.bits > self.n:
+            raise ValueError(f"evaluate got bits={self.bits} and n={self.n}; give from 2 to n pictures, or 0 for none.")
 
 
 @dataclass(frozen=True)

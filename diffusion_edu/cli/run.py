@@ -311,7 +311,8 @@ def _finish(trainer: Trainer[DiffusionModel], recipe: Recipe, folder: Path, comm
     quality = None
     if recipe.evaluate.n:
         print(f"Measuring {recipe.evaluate.n} samples", file=sys.stderr)
-        quality = measure(trainer.ema, recipe, recipe.sample, recipe.evaluate.n, recipe.evaluate.seed)
+        of = recipe.evaluate
+        quality = measure(trainer.ema, recipe, recipe.sample, of.n, of.seed, of.bits)
         print(quality, file=sys.stderr)
     write_atomically(folder / CARD, _card(trainer, recipe, command, log, quality).encode())
     print(f"Done. The model, its log, its samples and its card are in {folder}", file=sys.stderr)

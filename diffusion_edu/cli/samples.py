@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from ..data import seeded
 from ..denoiser import Denoiser, DiffusionModel, Treated, clip_x_0
+from ..gaussian import bits_per_dim
 from ..guidance import ClassifierFreeGuidance
+from ..likelihood import dequantize, log_likelihood
 from ..metrics import (
     Estimate,
     Memorisation,
@@ -31,6 +34,8 @@ from .recipe import Recipe, SampleConfig
 __all__ = ["Quality", "draw_samples", "labels_for", "load_drawing", "measure", "picture"]
 
 MOST = 60_000  # real examples of a split at most that are searched for the nearest to a sample
+BATCH_OF_CODES = 64  # pictures that share the steps of an ODE
+TOLERANCE, NOISE = 1e-2, 1e-3  # of the ODE for bits per dimension, in x and in nats; noise-to-signal ratio at its start
 BATCH = 250  # samples at a time: fixed, so that a seed means the same samples wherever memory allows it
 
 
@@ -156,6 +161,9 @@ class Quality:
             training examples are never seen twice.
         agreement, agreement_real: the share of samples, and of real test examples, that a classifier takes for what
             they should be; None without labels or classifier.
+        bits, bits_training: per dimension, that a code by the model's density needs for real test pictures, and for
+            real training ones; None where they were not measured.
+        measured_bits: pictures of each kind that the bits are of.
         features: what was measured, in words.
         sampling: how the samples were drawn, in words.
         seconds: for drawing the samples.
@@ -174,6 +182,9 @@ class Quality:
     features: str
     sampling: str
     seconds: float
+    bits: Estimate | None = None
+    bits_training: Estimate | None = None
+    measured_bits: int = 0
 
     def rows(self) -> list[tuple[str, str, str]]:
         """(measure, of the samples, of real examples), in words."""
@@ -193,6 +204,14 @@ class Quality:
             share, error = self.memorised.share, self.memorised.standard_error
             expected = f"{self.memorised.expected:.3f} if nothing is memorised"
             rows.append(("nearest example is a training one", f"{share:.3f} ± {error:.2g}", expected))
+        if self.bits is not None and self.bits_training is not None:
+            rows.append(
+                (
+                    f"bits per dim ± standard error, {self.measured_bits} pictures",
+                    f"{_with_error(self.bits, 4)} for test pictures",
+                    f"{_with_error(self.bits_training, 4)} for training pictures",
+                )
+            )
         return rows
 
     def table(self) -> str:
@@ -227,6 +246,13 @@ class Quality:
             "memorised": share,
             "memorised_standard_error": error,
             "memorised_expected": expected,
+            "bits_per_dim": None if self.bits is None else self.bits.value,
+            "bits_per_dim_standard_error": None if self.bits is None else self.bits.standard_error,
+            "bits_per_dim_training": None if self.bits_training is None else self.bits_training.value,
+            "bits_per_dim_training_standard_error": (
+                None if self.bits_training is None else self.bits_training.standard_error
+            ),
+            "measured_bits": self.measured_bits,
             "features": self.features,
             "sampling": self.sampling,
             "seconds": self.seconds,
@@ -279,7 +305,40 @@ def real_examples(recipe: Recipe, n: int, seed: int) -> tuple[Tensor, Tensor, Te
     return test, train, labels, train[alike(train_labels, labels)] if recipe.model.conditional else train[:n]
 
 
-def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: int, seed: int) -> Quality:
+def code_length(model: Denoiser, pictures: Tensor, labels: Tensor | None, seed: int) -> Estimate:
+    """Bits per dimension of 8-bit pictures, by the probability-flow ODE: what a code by the model's density would need,
+    or a little more (see ``log_likelihood``), with uniform noise as wide as a level added and one probe a picture.
+
+    Args:
+        model: in eval mode.
+        pictures: (N, C, H, W), in [-1, 1], on the 256 levels; N >= 2.
+        labels: (N,), or None.
+        seed: of the noise and of the probes.
+
+    Returns:
+        the mean over the pictures and its standard error.
+    """
+    device = next(iter(model.parameters())).device if isinstance(model, torch.nn.Module) else pictures.device
+    generator, bits = seeded(seed), []
+    for i in range(0, len(pictures), BATCH_OF_CODES):
+        x = dequantize(pictures[i : i + BATCH_OF_CODES], generator).to(device)
+        condition = None if labels is None else labels[i : i + BATCH_OF_CODES].to(device)
+        log_p = log_likelihood(
+            model,
+            x,
+            condition=condition,
+            generator=generator,
+            probes=1,
+            atol=TOLERANCE,
+            rtol=TOLERANCE,
+            sigma_min=NOISE,
+        )
+        bits.append(bits_per_dim(-log_p.cpu(), x[0].numel(), scale=2 / 255))
+    each = torch.cat(bits).double()
+    return Estimate(float(each.mean()), float(each.std()) / math.sqrt(len(each)))
+
+
+def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: int, seed: int, bits: int = 0) -> Quality:
     """Samples against real test examples, and real training examples against the same ones.
 
     The labels asked for are those of the test examples, and the training examples are chosen with the same labels. So
@@ -292,12 +351,18 @@ def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: in
         settings: how to draw the samples.
         n: examples in each set, >= 4; as many as there are, where there are fewer.
         seed: of the samples and of the choice of real examples.
+        bits: test pictures, and as many training ones, whose bits per dimension are measured: from 2 to n, or 0 for
+            none.
 
     Raises:
-        ValueError: if n is below 4, or the samples are not finite.
+        ValueError: if n is below 4, bits is out of range or the data are no pictures, or the samples are not finite.
     """
     if n < 4:
         raise ValueError(f"a report card got n={n}; it needs at least 4 examples of each kind.")
+    if bits and not recipe.of_pictures:
+        raise ValueError(f"a report card got bits={bits} for points; bits per dimension are of 8-bit pictures. Give 0.")
+    if bits and not 2 <= bits <= n:
+        raise ValueError(f"a report card got bits={bits} and n={n}; give from 2 to n pictures, or 0 for none.")
     data = recipe.data_set
     test, train, labels, other = real_examples(recipe, n, seed)
     n = len(other)
@@ -310,6 +375,8 @@ def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: in
     f_reference, said_of_real = features.of(reference)
     f_other, _ = features.of(other)
     asked = recipe.model.conditional and said is not None and said_of_real is not None
+    bits = min(bits, n)  # there may be fewer pictures than were asked for
+    told = labels[:bits] if recipe.model.conditional else None
     return Quality(
         n,
         frechet_estimate(f_samples, f_reference),
@@ -325,4 +392,7 @@ def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: in
         f"{settings.sampler}, {settings.steps} steps, {settings.grid} grid"
         + (f", guidance {settings.guidance:g}" if settings.guidance != 1 else ""),
         seconds,
+        code_length(model, reference[:bits], told, seed) if bits else None,
+        code_length(model, other[:bits], told, seed) if bits else None,
+        bits,
     )
