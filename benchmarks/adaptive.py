@@ -1,19 +1,22 @@
-"""Error against evaluations: every fixed-grid sampler, the adaptive ones, and SciPy's RK45 on the same problem.
+"""Error against evaluations: every fixed-grid sampler, the adaptive ones, SciPy's RK45 and torchdiffeq's dopri5.
 
     python -m benchmarks.adaptive [--write]
 
 The data are a ring of five Gaussians, known exactly, so that nothing but the solver errs. The
 deterministic samplers carry 32 starts from t = 1 to 0, and the error is the root mean square distance to the
-exact flow's ends (SciPy's DOP853 at 1e-11). SciPy solves the same batch as one system, once with t for its time, as is
-usual, and once with the angle, as ``adaptive_ode`` does. For the stochastic ones it is the energy distance of 4000
-samples to 4000 exact ones, beside that of two exact sets.
+exact flow's ends (SciPy's DOP853 at 1e-11). SciPy and torchdiffeq have the same pair of Dormand and Prince. Each solves
+the same batch as one system, once with t for its time, as is usual, and once with the angle, as ``adaptive_ode`` does.
+For the stochastic ones it is the energy distance of 4000 samples to 4000 exact ones, beside that of two exact sets.
+torchdiffeq comes with ``pip install -c constraints.txt -e '.[peers]'``; where it is missing, its rows are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 from collections.abc import Callable, Iterator
+from types import ModuleType
 
 import torch
 from scipy.integrate import solve_ivp
@@ -86,21 +89,59 @@ class Counting:
         return self.denoiser(x_t, t, condition)
 
 
-def scipys(denoiser: Denoiser, x: Tensor, method: str, tol: float, in_angle: bool, end: float = 1e-6) -> Tensor:
-    """The ODE by SciPy, and one step to x_0_hat at its end; shape of x."""
-    schedule = denoiser.schedule
+def peer() -> ModuleType | None:
+    """torchdiffeq, or None where it is missing; then stderr says so."""
+    try:
+        return importlib.import_module("torchdiffeq")
+    except ImportError:
+        report.say("torchdiffeq is left out: pip install -c constraints.txt -e '.[peers]' brings it.")
+        return None
+
+
+def slope_in(denoiser: Denoiser, u: Tensor, x_t: Tensor, in_angle: bool) -> Tensor:
+    """dx/du, where u is the angle or t."""
+    if in_angle:
+        return velocity_in_angle(denoiser, x_t, time_at_angle(denoiser.schedule, u))[1]
+    return velocity(denoiser, x_t, u)
+
+
+def ends_of(schedule: NoiseSchedule, tol: float, in_angle: bool) -> tuple[float, float]:
+    """Where another library's walk starts and stops, in the angle or in t; from there it is one step to x_0_hat."""
+    return (float(angle(schedule, ONE)), 2 / math.pi * math.sqrt(tol) / 10) if in_angle else (1.0, 1e-6)
+
+
+def finished(denoiser: Denoiser, x_t: Tensor, u: float, in_angle: bool) -> Tensor:
+    """x_0_hat where the walk has stopped."""
+    return denoiser(x_t, time_at_angle(denoiser.schedule, ONE * u) if in_angle else ONE * u)
+
+
+def scipys(denoiser: Denoiser, x: Tensor, method: str, tol: float, in_angle: bool) -> Tensor:
+    """The ODE by SciPy; shape of x."""
 
     def slope(u: float, y: object) -> object:
-        u_ = torch.tensor(u, dtype=torch.float64)
-        x_t = torch.as_tensor(y).reshape(x.shape)
-        if in_angle:
-            return velocity_in_angle(denoiser, x_t, time_at_angle(schedule, u_))[1].flatten().numpy()
-        return velocity(denoiser, x_t, u_).flatten().numpy()
+        return slope_in(denoiser, ONE * u, torch.as_tensor(y).reshape(x.shape), in_angle).flatten().numpy()
 
-    span = (float(angle(schedule, ONE)), 2 / math.pi * math.sqrt(tol) / 10) if in_angle else (1.0, end)
+    span = ends_of(denoiser.schedule, tol, in_angle)
     found = solve_ivp(slope, span, x.flatten().numpy(), method=method, rtol=tol, atol=tol)
-    end_time = time_at_angle(schedule, torch.tensor(span[1], dtype=torch.float64)) if in_angle else ONE * end
-    return denoiser(torch.as_tensor(found.y[:, -1]).reshape(x.shape), end_time)
+    return finished(denoiser, torch.as_tensor(found.y[:, -1]).reshape(x.shape), span[1], in_angle)
+
+
+def torchdiffeqs(library: ModuleType, denoiser: Denoiser, x: Tensor, tol: float, in_angle: bool) -> Tensor:
+    """The ODE by torchdiffeq's dopri5; shape of x."""
+    first, last = ends_of(denoiser.schedule, tol, in_angle)
+    span = torch.tensor([first, last], dtype=torch.float64)
+    # There is no schedule below 0. Untold of step_t, it steps beyond the end and reads its interpolant there; and where
+    # the slope is next to 0, as at t = 1, its guess of the first step looks far beyond the end: it is shown the end.
+    found = library.odeint(
+        lambda u, x_t: slope_in(denoiser, u.clamp(last, first), x_t, in_angle),
+        x,
+        span,
+        method="dopri5",
+        rtol=tol,
+        atol=tol,
+        options={"step_t": span},
+    )
+    return finished(denoiser, found[-1], last, in_angle)
 
 
 def grids(schedule: NoiseSchedule, calls: int, per_step: int) -> Iterator[tuple[str, Tensor]]:
@@ -124,7 +165,9 @@ def fixed_grids(schedule: NoiseSchedule, x: Tensor, exact: Tensor) -> list[tuple
     return rows
 
 
-def with_tolerance(schedule: NoiseSchedule, x: Tensor, exact: Tensor) -> list[tuple[str, ...]]:
+def with_tolerance(
+    schedule: NoiseSchedule, x: Tensor, exact: Tensor, library: ModuleType | None
+) -> list[tuple[str, ...]]:
     """Rows: solver, and for each tolerance the calls (those for rejected steps among them) and the error."""
     denoiser, rows = Counting(DATA.denoiser(schedule)), []
     for pair in (DORMAND_PRINCE, BOGACKI_SHAMPINE):
@@ -134,13 +177,19 @@ def with_tolerance(schedule: NoiseSchedule, x: Tensor, exact: Tensor) -> list[tu
             lost = last.rejected * len(pair.nodes)
             cells.append(f"{last.evaluations} ({lost}): {error(last.x, exact):.1e}")
         rows.append((f"adaptive_ode, {pair.name}", *cells))
-    for in_angle in (False, True):
-        cells = []
-        for tol in TOLERANCES:
-            denoiser.calls = 0
-            end = scipys(denoiser, x, "RK45", tol, in_angle)
-            cells.append(f"{denoiser.calls}: {error(end, exact):.1e}")
-        rows.append((f"SciPy's RK45 in {'the angle' if in_angle else 't'}", *cells))
+    others: dict[str, Callable[[float, bool], Tensor]] = {
+        "SciPy's RK45": lambda tol, in_angle: scipys(denoiser, x, "RK45", tol, in_angle)
+    }
+    if library is not None:
+        others["torchdiffeq's dopri5"] = lambda tol, in_angle: torchdiffeqs(library, denoiser, x, tol, in_angle)
+    for name, solve in others.items():
+        for in_angle in (False, True):
+            cells = []
+            for tol in TOLERANCES:
+                denoiser.calls = 0
+                end = solve(tol, in_angle)
+                cells.append(f"{denoiser.calls}: {error(end, exact):.1e}")
+            rows.append((f"{name} in {'the angle' if in_angle else 't'}", *cells))
     return rows
 
 
@@ -184,14 +233,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=4000, help="samples of the SDE (default: 4000)")
     given = parser.parse_args(arguments)
 
-    parts = []
+    parts, library = [], peer()
     for name, schedule in SCHEDULES.items():
         x = prior(schedule, (given.starts, 2), torch.Generator().manual_seed(0), dtype=torch.float64)
         exact = scipys(DATA.denoiser(schedule), x, "DOP853", 1e-11, in_angle=True)
         parts += [f"**{name}.** The ODE's error after about so many calls of the denoiser, on a fixed grid:"]
         parts += [report.table(("sampler", *map(str, CALLS)), fixed_grids(schedule, x, exact))]
         parts += ["And calls (of them for rejected steps): error, at a tolerance:"]
-        parts += [report.table(("solver", *(f"{t:.0e}" for t in TOLERANCES)), with_tolerance(schedule, x, exact))]
+        parts += [
+            report.table(("solver", *(f"{t:.0e}" for t in TOLERANCES)), with_tolerance(schedule, x, exact, library))
+        ]
     floor, rows = stochastic(VPSchedule(), given.samples)
     parts += [f"**VP, with noise.** Energy distance to {given.samples} exact samples; of as many exact ones: {floor}."]
     parts += [report.table(("sampler", "calls", "distance"), rows)]

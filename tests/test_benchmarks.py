@@ -16,17 +16,20 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import adaptive, equal_seconds, evaluations, quality, report, train_step, training_loop
+from benchmarks import adaptive, equal_seconds, evaluations, quality, report, solver_order, train_step, training_loop
 from benchmarks.report import Spread
 from benchmarks.train_step import Contender, Measured, Product, Run, Setting, Training
 from diffusion_edu import (
     CosineSchedule,
     Estimate,
+    FlowSchedule,
     GaussianMixture,
     ImageSet,
     PrecisionRecall,
+    State,
     TensorData,
     UNet,
+    VPSchedule,
     ddim,
     dpmpp_2m,
     mnist_5k,
@@ -95,6 +98,8 @@ def test_a_gpu_gets_a_place_of_its_own_below_that_of_the_cpu(tmp_path):
     [
         "train_step",
         "train_step_compiled",
+        "train_step_shipped_fashion_mnist",
+        "train_step_shipped_mnist",
         "training_loop",
         "sampling",
         "solver_order",
@@ -306,6 +311,28 @@ def test_without_the_base_there_is_no_ratio_and_no_verdict_on_one(monkeypatch):
     assert "| ours, 2x2 patches | 8 8 |" in train_step.rows_of(rows)
 
 
+@pytest.mark.parametrize(("model", "shape", "batch"), [("fashion_mnist", (64, 96), 64), ("mnist", (48, 64), 32)])
+def test_a_shipped_model_is_asked_in_its_own_shape_and_batch_and_held_to_its_own_goal(
+    monkeypatch, capsys, model, shape, batch
+):
+    asked = {}
+
+    def measure(contenders, device, batch, side, rounds, turn, memory, compiled):
+        asked.update(shapes={c.name: s for c, s in contenders}, batch=batch, compiled=compiled)
+        return [measured("ours, 2x2 patches", 3.1), measured("ours", 1.5)], {}
+
+    monkeypatch.setattr(train_step, "measure", measure)
+    assert train_step.main(["--shipped", model]) == 0
+    assert asked["shapes"][train_step.OURS.name] == [shape] and asked["batch"] == batch and asked["compiled"]
+    wanted = train_step.parameters(UNet(channels=shape, patch=2))
+    for contender in train_step.CONTENDERS:
+        for found in asked["shapes"].get(contender.name, []):
+            assert abs(train_step._count(contender, 28)(found) / wanted - 1) <= train_step.TOLERANCE
+    assert asked["shapes"].keys() >= {"ours"}
+    out = capsys.readouterr().out
+    assert "3.10 times diffusers UNet2DModel; the goal of 3 is reached." in out and "goal of 2.7" not in out
+
+
 def test_a_question_that_cannot_be_answered_is_refused(capsys):
     with pytest.raises(SystemExit):
         train_step.main(["--rounds", "1"])
@@ -323,6 +350,77 @@ def test_the_table_of_errors_and_evaluations_is_made_on_tiny_sizes(capsys, monke
     row = next(line for line in text.splitlines() if line.startswith("| adaptive_ode, Dormand-Prince"))
     for cell, tol in zip(row.split("|")[2:4], adaptive.TOLERANCES, strict=True):
         assert float(cell.split(":")[1]) < 10 * tol
+
+
+@pytest.mark.parametrize("in_angle", [False, True], ids=["t", "angle"])
+@pytest.mark.parametrize("schedule", [VPSchedule(), CosineSchedule()], ids=["vp", "cosine"])
+def test_torchdiffeq_gets_the_same_problem_and_solves_it(schedule, in_angle):
+    library = pytest.importorskip("torchdiffeq", reason="pip install 'diffusion-edu[peers]'")
+    denoiser = adaptive.Counting(adaptive.DATA.denoiser(schedule))
+    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    exact = adaptive.scipys(denoiser, x, "DOP853", 1e-10, in_angle=True)
+    denoiser.calls = 0
+    end = adaptive.torchdiffeqs(library, denoiser, x, 1e-6, in_angle)
+    assert adaptive.error(end, exact) < 1e-5
+    assert 40 < denoiser.calls < 300
+    rows = [name for name, *_ in adaptive.with_tolerance(schedule, x, exact, library)]
+    assert rows[-2:] == ["torchdiffeq's dopri5 in t", "torchdiffeq's dopri5 in the angle"]
+
+
+def test_torchdiffeq_is_left_out_with_a_sentence_where_it_is_missing(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchdiffeq", None)
+    monkeypatch.setattr(adaptive, "TOLERANCES", (1e-2,))
+    assert adaptive.peer() is None
+    assert "torchdiffeq is left out: pip install" in capsys.readouterr().err
+    x = torch.ones(1, 2, dtype=torch.float64)
+    rows = adaptive.with_tolerance(CosineSchedule(), x, x, adaptive.peer())
+    assert [name for name, *_ in rows if "torchdiffeq" in name] == [] and len(rows) == 4
+
+
+# orders and moments
+
+SMOOTH = pytest.mark.parametrize(
+    "schedule", [VPSchedule(), CosineSchedule(), FlowSchedule()], ids=["vp", "cosine", "flow"]
+)
+NOISY = pytest.mark.parametrize("sampler", solver_order.NOISY, ids=lambda sampler: sampler.name)
+
+
+@NOISY
+@SMOOTH
+def test_a_noisy_step_for_one_gaussian_is_the_three_numbers_of_the_benchmark(sampler, schedule):
+    one = torch.ones(1, dtype=torch.float64)
+    data = GaussianMixture(one, 0.7 * one[:, None], 0.4 * one)
+    x = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
+    for at in ((0.8, 0.5), (0.3, 0.29)):
+        t, s = torch.tensor(at, dtype=torch.float64)
+        seeded = [torch.Generator().manual_seed(3) for _ in range(2)]
+        z = torch.randn(5, 1, generator=seeded[0], dtype=torch.float64)
+        x_s = sampler.step()(data.denoiser(schedule), State(t, x), s, None, seeded[1]).x
+        keep, shift, noise = sampler.parts(schedule, t, s)
+        by_parts = 0.7 * schedule.alpha(s) + keep * (x - 0.7 * schedule.alpha(t)) + shift + noise * z
+        torch.testing.assert_close(x_s, by_parts, rtol=0, atol=1e-12)
+
+
+@NOISY
+@SMOOTH
+def test_the_moments_of_a_noisy_sampler_are_exact_or_of_order_1(sampler, schedule):
+    mean, variance = solver_order.order_of_moments(sampler, schedule, steps=64)
+    straight = sampler.name != "euler_maruyama" or isinstance(schedule, FlowSchedule)
+    assert mean is None if straight else abs(mean - 1) < 0.1
+    assert abs(variance - 1) < 0.1
+
+
+def test_the_table_of_orders_has_the_moments_and_samples_agree_with_the_recursion(capsys, monkeypatch):
+    monkeypatch.setattr(solver_order, "SAMPLES", 5000)
+    solver_order.main([])
+    text = capsys.readouterr().out
+    assert "after 16 steps, 5,000 samples" in text
+    rows = [line.split(" | ") for line in text.splitlines() if line.count(" | ") == 6 and "---" not in line]
+    found = [row for row in rows if row[0][2:] in {sampler.name for sampler in solver_order.NOISY}]
+    assert len(found) == 2 * 3 * len(solver_order.NOISY)
+    assert all(abs(float(row[5])) < 6 for row in found)
+    variances = found[len(found) // 2 :]  # of the samplers, not of the data: at 16 steps the two are far apart
+    assert all(abs(float(exact) / float(expected) - 1) > 0.04 for _, _, exact, expected, *_ in variances)
 
 
 # the training loop
