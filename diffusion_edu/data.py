@@ -31,7 +31,8 @@ import tarfile
 import urllib.parse
 import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -886,3 +887,14 @@ def seed_of(*key: int) -> int:
 def seeded(*key: int) -> torch.Generator:
     """A CPU generator whose stream depends on every number of the key, each >= 0."""
     return torch.Generator().manual_seed(seed_of(*key))
+
+
+@contextmanager
+def global_seed(seed: int) -> Iterator[None]:
+    """In this block PyTorch's global generator of the CPU draws from a seed, and afterwards as if nothing had been.
+
+    Those of GPUs, which ``torch.manual_seed`` would turn back as well, are left alone.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -34,7 +34,7 @@ from diffusion_edu import (
     to_uint8,
 )
 from diffusion_edu import data as data_module
-from diffusion_edu.data import cifar10, digits, fashion_mnist, image_folder, mnist, read_idx, seeded
+from diffusion_edu.data import cifar10, digits, fashion_mnist, global_seed, image_folder, mnist, read_idx, seeded
 
 
 def test_the_digits_are_5000_pictures_500_of_each_with_a_test_set_of_1000():
@@ -778,3 +778,18 @@ def test_classes_of_a_folder_are_in_the_order_of_their_letters_codes(tmp_path):
         (tmp_path / name).mkdir()
         Image.new("L", (4, 4)).save(tmp_path / name / "x.png")
     assert image_folder(tmp_path, 4).names == ("B", "a")
+
+
+def test_a_global_seed_holds_in_its_block_and_leaves_the_generators_of_gpus_alone(monkeypatch):
+    touched = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", touched.append)
+    monkeypatch.setattr(torch.mps, "manual_seed", touched.append)
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    assert touched, "torch.manual_seed seeds them all"
+    touched.clear()
+    with global_seed(7):
+        inside = torch.rand(3)
+    assert torch.equal(torch.rand(3), expected) and not touched
+    assert torch.equal(inside, torch.rand(3, generator=torch.Generator().manual_seed(7)))

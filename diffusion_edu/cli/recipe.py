@@ -23,9 +23,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
+from ..data import global_seed
 from ..denoiser import DiffusionModel
 from ..door import check_share
 from ..loss import TimeSampler, denoising_loss
@@ -270,8 +270,7 @@ class Recipe:
         """
         shape, classes = self.data_set.shape, len(self.data_set.classes)
         num_classes = classes if self.model.conditional else None
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.train.seed)  # torch.manual_seed would turn a GPU's back as well
+        with global_seed(self.train.seed):
             network: nn.Module
             if self.of_pictures:
                 u = self.unet

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..analytic import GaussianMixture
 from ..checks import Exercise, diagnose, hunt
-from ..data import moons, seeded
+from ..data import global_seed, moons, seeded
 from ..denoiser import eps as eps_of
 from ..loss import min_snr, snr
 from ..parameterization import V
@@ -78,8 +78,7 @@ def _train_on_moons(attempt: Callable[..., object]) -> str | None:
     alpha_bar = SCHEDULE.alpha_bars[K].float()
     mixture = GaussianMixture(*moons())
     data = seeded(5, 3)
-    with torch.random.fork_rng(devices=[]):  # the learner's own torch.randn is seeded too, and nobody else's
-        torch.manual_seed(5)
+    with global_seed(5):  # the learner's own torch.randn is seeded too, and nobody else's
         network = nn.Sequential(nn.Linear(2, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 2))
         trained = attempt(network, lambda n: mixture.sample(n, data).float(), alpha_bar)
     if not isinstance(trained, nn.Module):

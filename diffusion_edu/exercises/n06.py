@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import Exercise, diagnose, hunt
-from ..data import seeded
+from ..data import global_seed, seeded
 from ..networks import GroupNorm
 from ..unet import UNet
 
@@ -139,8 +139,7 @@ def _planes(factor: object) -> str | None:
 @cache
 def _network(batch_norm: bool) -> UNet:
     """A small U-Net with random weights, none of them zero."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(6)
+    with global_seed(6):
         network = UNet(channels=(8, 8), blocks=1, embedding=16, heads=2)
         for p in network.parameters():
             if bool((p == 0).all()):

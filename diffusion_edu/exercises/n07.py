@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import Exercise, diagnose, hunt
-from ..data import seeded
+from ..data import global_seed, seeded
 from ..schedule import CosineSchedule
 
 __all__ = [
@@ -148,8 +148,7 @@ class _Run:
     """A network, its optimiser and its average; the numbers of step k come from a generator seeded by k."""
 
     def __init__(self) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(7)
+        with global_seed(7):
             self.network = nn.Linear(3, 3).double()
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=0.05)
         self.average = copy.deepcopy(self.network)
@@ -348,8 +347,7 @@ class _Forgetful(nn.Module):
     def __init__(self, note: Callable[[bool, bool], None]) -> None:
         super().__init__()
         self.note = note
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(76)
+        with global_seed(76):
             self.first, self.dropout, self.last = nn.Linear(5, 32), nn.Dropout(0.5), nn.Linear(32, 4)
         self.double()
 
@@ -362,8 +360,7 @@ class _Forgetful(nn.Module):
 
 def _samples_while_training(attempt: Callable[..., object]) -> str | None:
     noise = torch.randn(6, 4, generator=seeded(7, 6), dtype=torch.float64)
-    with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(True):
-        torch.manual_seed(6)  # of dropout, which has no generator of its own
+    with global_seed(6), torch.set_grad_enabled(True):  # of dropout, which has no generator of its own
         return _samples_from(attempt, noise, True) or _samples_from(attempt, noise, False)
 
 
