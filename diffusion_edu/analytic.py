@@ -354,7 +354,7 @@ class EmpiricalDenoiser:
 
     It minimises the training loss on a finite set, and sampling with it returns training examples and nothing else: a
     network generalises by failing to learn it. The softmax runs over chunks of the examples with a running maximum, so
-    that the memory is B times ``chunk``, whatever N is.
+    that the memory is ``chunk`` times B or the numbers of an example, whichever is more, whatever N is.
 
     Args:
         examples: (N, ...), floats in the model's range, or uint8 pictures, which are scaled to [-1, 1] chunk by chunk.
@@ -384,7 +384,8 @@ class EmpiricalDenoiser:
             )
         if not examples.is_floating_point() and examples.dtype != torch.uint8:
             raise TypeError(f"EmpiricalDenoiser got examples of type {examples.dtype}; give floats, or uint8 pictures.")
-        if examples.is_floating_point() and not examples.is_meta and not bool(torch.isfinite(examples).all()):
+        parts = examples.split(chunk) if examples.is_floating_point() and not examples.is_meta else ()
+        if not all(bool(torch.isfinite(part).all()) for part in parts):
             raise ValueError("EmpiricalDenoiser got examples that are NaN or infinite; clean the data first.")
         if self.labels is not None and self.labels.shape != self.examples.shape[:1]:
             raise ValueError(

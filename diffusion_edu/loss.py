@@ -146,7 +146,13 @@ def hybrid_loss(
 
 
 def snr(schedule: NoiseSchedule, t: Tensor) -> Tensor:
-    """SNR(t): the weight of L_simple, equal errors in eps count equally (Ho et al. 2020, eq. 14). Shape of t."""
+    """SNR(t): the weight of L_simple, equal errors in eps count equally (Ho et al. 2020, eq. 14). Shape of t.
+
+    Raises:
+        ValueError: if a time on the CPU leaves [0, 1].
+        TypeError: if the schedule is no NoiseSchedule, or t no float tensor.
+    """
+    _check_weighed("snr", schedule, t)
     return torch.exp(schedule.log_snr(t))
 
 
@@ -169,7 +175,12 @@ def elbo_weight(schedule: NoiseSchedule, t: Tensor) -> Tensor:
     """-(1/2) d SNR/dt = alpha (alpha sigma' - alpha' sigma) / sigma^3: nats per unit of time in the bound.
 
     Shape of t. Source: Kingma et al. 2021, eq. 17.
+
+    Raises:
+        ValueError: if a time on the CPU leaves [0, 1].
+        TypeError: if the schedule is no NoiseSchedule, or t no float tensor.
     """
+    _check_weighed("elbo_weight", schedule, t)
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     alpha_rate, sigma_rate = schedule.rates(t)
     return alpha * (alpha * sigma_rate - alpha_rate * sigma) / sigma**3
@@ -239,6 +250,9 @@ def log_normal(schedule: NoiseSchedule, mean: float = -1.2, std: float = 1.2) ->
 class Importance:
     """Times drawn where the loss is large, and the factor that keeps the expectation (Nichol & Dhariwal 2021, eq. 18).
 
+    ``Trainer(times=Importance(...))`` multiplies by it. In a loop of your own do so yourself: the mean of
+    ``importance.factor(t) * loss`` is that under uniform times.
+
     Args:
         density: (N,), >= 0: how often each of N equal slices of (0, 1] is drawn, up to a factor; best is the
             root of the mean squared loss there.
@@ -273,6 +287,12 @@ class Importance:
         N = len(self.probability)
         k = (torch.ceil(t * N) - 1).clamp(0, N - 1).long()
         return 1 / (N * onto(t.device, self.probability, t.dtype)[k])
+
+
+def _check_weighed(who: str, schedule: NoiseSchedule, t: Tensor) -> None:
+    if not isinstance(schedule, NoiseSchedule):
+        raise TypeError(f"{who} got schedule = {said(schedule)}; give a schedule, such as CosineSchedule(), then t.")
+    check_times(who, t=t)
 
 
 def _rand(batch: int, generator: torch.Generator | None) -> Tensor:

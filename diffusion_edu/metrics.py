@@ -180,8 +180,9 @@ def frechet_estimate(a: Tensor, b: Tensor) -> Estimate:
     Raises:
         ValueError: if the shapes do not fit, or an entry is not finite.
     """
-    value = frechet_distance(a, b)
+    _check_sets("frechet_estimate", a, b, least=2)
     a, b = _finite("frechet_estimate", a, b)
+    value = frechet_distance(a, b)
     variance = sum(_influence(*pair).var(correction=0) / len(pair[0]) for pair in ((a, b), (b, a)))
     return Estimate(value, math.sqrt(variance))
 
@@ -276,9 +277,13 @@ def median_distance(a: Tensor, b: Tensor, most: int = 1000) -> float:
     return median
 
 
-def _check_sets(name: str, a: Tensor, b: Tensor, least: int = 3) -> None:
+def _check_numbers(name: str, a: Tensor, b: Tensor) -> None:
     if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.is_meta or b.is_meta:
         raise TypeError(f"{name} got {said(a)} and {said(b)}; give two tensors of features, on a device with numbers.")
+
+
+def _check_sets(name: str, a: Tensor, b: Tensor, least: int = 3) -> None:
+    _check_numbers(name, a, b)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < least or a.shape[1] == 0:
         raise ValueError(
             f"{name} got sets of shape {tuple(a.shape)} and {tuple(b.shape)}; give (N, D) and (M, D), at least "
@@ -402,8 +407,10 @@ def nearest(x: Tensor, references: Tensor, k: int = 1) -> Neighbours:
 
     Raises:
         ValueError: if the shapes or types do not fit, k is not in 1 ... M, or an entry is not finite.
+        TypeError: if one is no tensor, or on meta.
     """
     check_counts("nearest", k=k)
+    _check_numbers("nearest", x, references)
     if x.ndim < 2 or x.shape[1:] != references.shape[1:] or x[:1].numel() == 0 or not 1 <= k <= len(references):
         raise ValueError(
             f"nearest got examples of shape {tuple(x.shape)}, references of shape {tuple(references.shape)} and k={k}; "

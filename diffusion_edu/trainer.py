@@ -41,7 +41,7 @@ from torch.optim.swa_utils import AveragedModel
 from .data import Data, seed_of
 from .door import is_real, said
 from .gaussian import noise_like
-from .loss import TimeSampler, denoising_loss, stratified
+from .loss import Importance, TimeSampler, denoising_loss, stratified
 from .networks import NO_LABEL
 from .schedule import onto
 from .storage import NUMBERS, check_state, copy_state, load_tensors, save_tensors, save_weights, write_atomically
@@ -178,7 +178,8 @@ class Trainer(Generic[Model]):
         data: where batches come from.
         loss: what to minimise, one number per example.
         config: how.
-        times: (B, generator) -> the batch's times in (0, 1].
+        times: (B, generator) -> the batch's times in (0, 1]. With an ``Importance`` its factor multiplies the losses,
+            so that their mean stays that under uniform times.
         folder: where checkpoints go every ``save_every`` steps, at the end, and when the loop is interrupted; None for
             nowhere.
 
@@ -379,7 +380,10 @@ class Trainer(Generic[Model]):
             with nullcontext() if last_part else self._accelerator.no_sync(self._network):
                 with self._autocast, _own_draws(self.device, config.seed, self.step, DROPOUT, first + k):
                     with self._wrapped() as model:
-                        loss = self.loss(model, x_0, t, condition=condition, eps=eps).mean() / config.accumulate
+                        each = self.loss(model, x_0, t, condition=condition, eps=eps)
+                    if isinstance(self.times, Importance):  # else it would minimise another mean over t
+                        each = each * onto(each.device, self.times.factor(t), each.dtype)
+                    loss = each.mean() / config.accumulate
                 loss.backward()
             mean_loss += loss.detach()
         for p in self._beside:

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_edu import (
     BetaSchedule,
@@ -20,6 +21,7 @@ from diffusion_edu import (
     sample,
     swiss,
     times,
+    to_model_range,
 )
 from diffusion_edu.analytic import gaussian
 from tests.cases import every_schedule
@@ -169,6 +171,31 @@ def test_the_empirical_denoiser_is_the_mixture_of_points(schedule, chunk):
     assert_close(empirical(x_t, t), mixture.denoiser(schedule)(x_t, t), atol=1e-9, rtol=1e-9)
     condition = torch.tensor([0, 1, -1, 1, 0, -1])
     assert_close(empirical(x_t, t, condition), mixture.denoiser(schedule)(x_t, t, condition), atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.uint8])
+def test_the_empirical_denoiser_never_makes_a_table_of_all_60_000_examples(kind):
+    """As many as MNIST has, as one row that is shown 60,000 times and takes no memory."""
+
+    class Largest(TorchDispatchMode):
+        numbers = 0
+
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            out = op(*args, **(kwargs or {}))
+            for x in out if isinstance(out, tuple | list) else (out,):
+                if isinstance(x, torch.Tensor):  # views of the examples are no tables of their own
+                    self.numbers = max(self.numbers, x.untyped_storage().nbytes() // x.element_size())
+            return out
+
+    B, N, D = 16, 60_000, 784
+    examples = torch.randint(0, 2, (1, D), dtype=torch.uint8).to(kind).expand(N, D)
+    labels, x_t = torch.arange(N) % 10, torch.randn(B, D)
+    with Largest() as largest:
+        denoiser = EmpiricalDenoiser(examples, CosineSchedule(), labels)
+        found = denoiser(x_t, torch.tensor(0.5), torch.arange(B) % 10)
+    assert largest.numbers <= max(B, D) * denoiser.chunk < N * D / 10
+    wanted = to_model_range(examples[0]) if kind == torch.uint8 else examples[0]
+    assert_close(found, wanted.expand(B, D), atol=1e-5, rtol=0)
 
 
 def test_sampling_with_the_empirical_denoiser_returns_training_pictures(generator):

@@ -28,6 +28,7 @@ from diffusion_edu import (
     DiffusionModel,
     EDMSchedule,
     EmpiricalDenoiser,
+    FlowSchedule,
     FourierFeatures,
     Fresh,
     GaussianMixture,
@@ -40,6 +41,7 @@ from diffusion_edu import (
     Normal,
     ResidualBlock,
     ResidualMLP,
+    SubVPSchedule,
     TensorData,
     TrainConfig,
     Trainer,
@@ -64,14 +66,21 @@ from diffusion_edu import (
     digit_classifier,
     digits,
     discretized_log_prob,
+    dpmpp_2m,
     dynamic_threshold,
     edm,
     edm_weight,
     elbo,
+    elbo_weight,
     energy_distance,
     eps,
+    euler,
+    euler_maruyama,
     fashion_mnist,
     frechet_distance,
+    frechet_estimate,
+    gaussian_decoder,
+    heun,
     hybrid_loss,
     image_folder,
     invert,
@@ -107,13 +116,16 @@ from diffusion_edu import (
     sample,
     save_weights,
     score,
+    simple,
     slerp,
+    snr,
     stratified,
     swiss,
     times,
     to_model_range,
     to_uint8,
     trailing,
+    trajectory,
     transition_std,
     uniform,
     velocity,
@@ -224,6 +236,8 @@ ROWS = [
         "it needs start < end, tau",
     ),
     row("vp reversed", lambda: VPSchedule(20, 0.1), VALUE, "beta_min=20 and", "it needs 0 < beta_min <"),
+    row("sub vp reversed", lambda: SubVPSchedule(20, 0.1), VALUE, "beta_min=20 and", "it needs 0 < beta_min <"),
+    row("flow t", lambda: FlowSchedule().scales(0.5, X), KIND, "FlowSchedule got t = 0.5", "a time is a float tensor,"),
     row("vp str", lambda: VPSchedule("a", "b"), VALUE, "beta_min='a' and", "it needs 0 < beta_min <"),
     row("vp nan", lambda: VPSchedule(nan, 20), VALUE, "beta_min=nan and", "it needs 0 < beta_min <"),
     row("ve neg", lambda: VESchedule(-1, 50), VALUE, "sigma_min=-1 and", "it needs 0 < sigma_min <"),
@@ -373,6 +387,13 @@ ROWS = [
         KIND,
         "x = a tensor of shape (4,",
         "it needs a float tensor",
+    ),
+    row(
+        "gaussian decoder",
+        lambda: gaussian_decoder(Normal(X, torch.ones(())), X3),
+        VALUE,
+        "x of shape (4, 3) and",
+        "give them one shape, or",
     ),
     row("bits dims 0", lambda: bits_per_dim(ONE, 0), VALUE, "dims=0", "it must be a whole"),
     row("bits str", lambda: bits_per_dim(ONE, "784"), VALUE, "dims='784'", "it must be a whole"),
@@ -698,6 +719,20 @@ ROWS = [
     ),
     row("device", lambda: device_named("cpu:x"), VALUE, "no device 'cpu:x'", "give auto, cpu"),
     row("emp t 2", lambda: EmpiricalDenoiser(X, VP)(X, f64(2.0)), VALUE, "t from 2 to 2", "a time lies in [0, 1],"),
+    # weights
+    row("snr order", lambda: snr(HALF, VP), KIND, "snr got schedule = a tensor", "give a schedule, such as"),
+    row("snr t 2", lambda: snr(VP, f64(2.0)), VALUE, "snr got t from 2 to 2", "a time lies in [0, 1],"),
+    row("simple step", lambda: simple(S, torch.tensor(50)), KIND, "snr got t = a tensor", "a time is a float tensor,"),
+    row("simple alone", lambda: simple("vp", HALF), KIND, "schedule = 'vp' (str)", "give a schedule, such as"),
+    row("elbo weight step", lambda: elbo_weight(S, torch.tensor(50)), KIND, "elbo_weight got t", "schedule.time(k)"),
+    row("elbo weight t 2", lambda: elbo_weight(VP, f64(2.0)), VALUE, "elbo_weight got t from 2", "lies in [0, 1],"),
+    row("elbo weight str", lambda: elbo_weight("vp", HALF), KIND, "elbo_weight got schedule", "give a schedule"),
+    row("estimate shapes", lambda: frechet_estimate(fe, fe[:, :2]), VALUE, "frechet_estimate got sets", "at least 2"),
+    row("estimate one", lambda: frechet_estimate(fe[:1], fe), VALUE, "frechet_estimate got sets", "at least 2"),
+    row("estimate numpy", lambda: frechet_estimate(fe.numpy(), fe), KIND, "frechet_estimate got", "two tensors"),
+    row("nearest meta", lambda: nearest(fe.to(META), fe), KIND, "nearest got a tensor", "on a device with numbers"),
+    row("nearest numpy", lambda: nearest(fe.numpy(), fe), KIND, "nearest got", "give two tensors"),
+    row("estimate nan", lambda: frechet_estimate(fe * nan, fe), VALUE, "frechet_estimate got features", "look at"),
     # guidance
     row(
         "cfg no cond",
@@ -809,6 +844,19 @@ ROWS = [
         "a float tensor",
     ),
     row("inpaint mask list", lambda: Inpainting(GD, X, [True, False]), VALUE, "mask = [True,", "the mask must"),
+    row("heun times", lambda: sample(heun(), GD, X, 50), KIND, "times = 50 (int)", "give a falling float"),
+    row("euler int", lambda: sample(euler(), GD, X.long(), times(3)), VALUE, "type torch.int64", "a float batch"),
+    row(
+        "euler_maruyama seed", lambda: sample(euler_maruyama(), GD, X, times(3), None, 0), KIND, "generator = 0", "give"
+    ),
+    row("dpmpp_2m labels", lambda: sample(dpmpp_2m(), model, X, times(3), LAB), VALUE, "labels", "build it with"),
+    row(
+        "trajectory step",
+        lambda: list(trajectory(ddim, GD, X, times(3))),
+        KIND,
+        "step = <function ddim",
+        "what a factory",
+    ),
     row("sample x dim", lambda: sample(ddim(), GD, X3, times(3)), VALUE, "a mixture in 2 dimensions was", "3)."),
     row("sample times number", lambda: sample(ddim(), GD, X, 50), KIND, "times = 50 (int)", "give a falling float"),
     row("sample step uncalled", lambda: sample(ddim, GD, X, times(3)), KIND, "step", "a step is what a factory"),
@@ -1378,6 +1426,47 @@ def test_a_wrong_call_dies_at_the_door_with_what_was_given_and_what_was_wanted(r
     assert row.given in sentence and row.wanted in sentence
     where = traceback.extract_tb(caught.tb)[-1].filename
     assert Path(where).is_relative_to(Path(diffusion_edu.__file__).parent), f"died in {where}"
+
+
+# what no row calls, by the reason
+NO_ROW = {
+    **dict.fromkeys(
+        ["Data", "Denoiser", "Distance", "Loss", "NoiseClassifier", "Step", "TimeSampler", "Weight"],
+        "a type for annotations: nobody calls it",
+    ),
+    **dict.fromkeys(
+        "AdaptiveState Components Elbo Estimate Memorisation Neighbours PrecisionRecall Progress State".split(),
+        "a record that the package makes and hands out",
+    ),
+    **dict.fromkeys(
+        [
+            "digit_classifier_card",
+            "fashion_2k",
+            "fashion_classifier",
+            "fashion_classifier_card",
+            "noisy_digit_classifier",
+            "noisy_digit_classifier_card",
+            "noisy_fashion_classifier",
+            "noisy_fashion_classifier_card",
+        ],
+        "takes no arguments, and reads a file of the package: see test_shipped_models.py and test_data.py",
+    ),
+    "MixtureClassifier": "made by GaussianMixture.classifier; the rows of MC call it",
+    "MixtureDenoiser": "made by GaussianMixture.denoiser; the rows of MD and GD call it",
+    "NoisyClassifier": "the rows of NOISY call it",
+    "Parameterization": "a row of a table, made by the package; the rows of V call it",
+    "NoiseSchedule": "abstract: Python refuses to make one",
+    "TrainingDivergedError": "an error",
+    "angle": "an elementwise formula, which asks nothing at its door",
+    "clip_x_0": "an elementwise formula, which asks nothing at its door",
+}
+
+
+def test_every_public_callable_is_called_wrongly_or_has_a_reason():
+    public = {name for name in diffusion_edu.__all__ if callable(getattr(diffusion_edu, name))}
+    called = {name for row in ROWS for name in row.call.__code__.co_names}
+    without = public - called
+    assert without == NO_ROW.keys(), "a new name needs a row; one that has got a row needs no reason any more"
 
 
 def test_the_table_is_long_and_each_row_is_another():

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,7 @@ from diffusion_edu.cli.run import Log
 from diffusion_edu.data import seeded
 from diffusion_edu.storage import load_tensors, save_tensors
 from diffusion_edu.trainer import Progress
+from tests.test_trainer import launched
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
@@ -900,21 +902,19 @@ def test_two_processes_go_on_from_one_with_its_losses(tmp_path, monkeypatch):
     monkeypatch.setattr(Log, "add", interrupted)
     command = ["train", str(path), "--folder", str(together)]
     assert main(command) == 130
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    run = subprocess.run(
-        [*torchrun, "-m", "diffusion_edu", *command], capture_output=True, text=True, env=environment, timeout=300
-    )
+    run, (first, second) = launched("torchrun", ["-m", "diffusion_edu", *command], together)
     assert run.returncode == 0, run.stderr
     assert run.stderr.count("Going on from step 4 of 8") == 1, "one process speaks"
     assert list(losses(together)) == list(range(1, 9))
     assert_close(list(losses(together).values()), list(losses(alone).values()), rtol=1e-4, atol=1e-5)
     assert {path.name for path in together.iterdir()} == LEFT
     assert "2 processes" in (together / "README.md").read_text()
-    again = subprocess.run(
-        [*torchrun, "-m", "diffusion_edu", *command], capture_output=True, text=True, env=environment, timeout=300
-    )
+    renamed = Counter(line.removeprefix("renamed ") for line in first if line.startswith("renamed"))
+    assert renamed["checkpoint.safetensors"] == renamed["model.safetensors"] == 1, "at the end, and by one process"
+    assert set(renamed.values()) == {1} and second == [], "the second process writes nothing"
+    again, (_, second) = launched("torchrun", ["-m", "diffusion_edu", *command], together)
     assert again.returncode == 0 and again.stderr.count("holds this run, finished") == 1, again.stderr
+    assert second == []
     one, two = (load_tensors(folder / "model.safetensors")[0] for folder in (alone, together))
     flat = lambda weights: torch.cat([weights[name].double().flatten() for name in sorted(one)])  # noqa: E731
     assert (flat(two) - flat(one)).norm() < 2e-3 * flat(one).norm()

@@ -873,7 +873,7 @@ never_waits = pytest.mark.filterwarnings("ignore:Synchronization debug mode")  #
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_between_two_reports_training_never_waits_for_the_device(name, precision, accumulate, device):
     if device.type != "cuda":
-        pytest.skip("only CUDA can say what waits; tests/test_trainer.py has a stand-in for the average")
+        pytest.skip("only CUDA can say what waits; tests/test_meta.py takes such a step on a stand-in")
     options = {"dropout": 0.1, "precision": precision, "accumulate": accumulate, "label_drop": 0.2, "steps": 100}
     trainer = pictures_trainer(device, schedule=schedule_on(CPU, name), **options)
     for _ in range(2):  # the first steps make what later ones have

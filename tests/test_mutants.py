@@ -47,15 +47,15 @@ def test_list_prints_the_reasons_and_runs_nothing(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("codes", "killed", "expected"),
     [
-        ((0, 1), "killed", 0),
+        ((0, 1), "1 of 1 killed: 100.0%; 0 of them on import", 0),
         ((0, 0), "survived", 1),
         ((0, 3), "broken", 2),
-        ((0, 4), "on import", 0),
+        ((0, 4), "1 of them on import", 0),
         ((0, -14), "endless", 0),
         ((1,), "red", 2),
     ],
 )
-def test_the_exit_code_says_whether_enough_were_killed(codes, killed, expected, capsys, monkeypatch):
+def test_the_exit_code_says_whether_all_were_killed(codes, killed, expected, capsys, monkeypatch):
     """What pytest answers for the code as it is, and then for a mutant, which is taken back afterwards."""
     answers, seen = iter(codes), []
 
@@ -69,6 +69,21 @@ def test_the_exit_code_says_whether_enough_were_killed(codes, killed, expected, 
     assert killed in capsys.readouterr().out
     right = (ROOT / "diffusion_edu" / "gaussian.py").read_text(encoding="utf-8")
     assert seen[0] == right and all(spoilt != right for spoilt in seen[1:])
+
+
+def test_a_survivor_needs_a_reason_and_a_reason_a_survivor(capsys, monkeypatch):
+    codes = iter((0, 0, 0, 1))
+    monkeypatch.setattr(script, "run", lambda nodes, folder, seconds: next(codes))
+    monkeypatch.setattr(script, "SURVIVORS", {"nats called bits": "it is for a test"})
+    assert main(["nats called bits"]) == 0
+    assert "survived: nats called bits (it is for a test)" in capsys.readouterr().out
+    assert main(["nats called bits"]) == 1
+    assert "take it out" in capsys.readouterr().out
+
+
+def test_every_reason_is_that_of_a_mutant():
+    whys = [mutant.why for mutant in MUTANTS]
+    assert all(whys.count(why) == 1 and reason for why, reason in script.SURVIVORS.items())
 
 
 def test_a_mutant_that_no_longer_fits_is_broken(tmp_path):

@@ -345,13 +345,25 @@ def test_nodes_that_a_table_has_not_are_refused(grid, arguments):
         grid(10, *arguments)
 
 
-@pytest.mark.parametrize("step", [ancestral(), ddim(), ddim(1.0), euler(), heun(), dpmpp_2m()])
-def test_with_a_treatment_eps_is_derived_again_from_the_treated_x_0(step):
-    # data outside [-1, 1], clipped: every sampler must end on the clipped value, and pass through states that fit it
+@pytest.mark.parametrize(
+    ("step", "within"),
+    [(ddim(), 1e-9), (dpmpp_2m(), 1e-9), (euler(), 0.01), (heun(), 1e-3), (ancestral(), None), (ddim(1.0), None)],
+)
+def test_with_a_treatment_eps_is_derived_again_from_the_treated_x_0(step, within):
+    # all data at 3, clipped to 1. Whatever the state, x_0_hat is then 1, and the way there is known in closed form:
+    # alpha + sigma eps with the eps of the start, and for a sampler with noise N(alpha, sigma^2).
     schedule = CosineSchedule()
     outside = GaussianMixture(torch.ones(1), torch.tensor([[3.0]]).double(), torch.zeros(1).double()).denoiser(schedule)
-    *_, last = trajectory(step, Treated(outside, clip_x_0), torch.randn(4, 1).double(), times(200))
-    assert_close(last.x, torch.ones(4, 1).double(), atol=0.03, rtol=0)
+    eps = torch.randn(4 if within else 20_000, 1).double()
+    states = list(trajectory(step, Treated(outside, clip_x_0), eps, times(200 if within else 20)))
+    for state in states[1:]:
+        alpha, sigma = schedule.scales(state.t, eps)
+        if within:
+            assert_close(state.x, alpha + sigma * eps, atol=within, rtol=0)
+        else:
+            z = (state.x - alpha) / sigma if state.t > 0 else state.x - 1
+            assert abs(z.mean()) < 6 / 20_000**0.5 and (state.t == 0 or abs(z.std() - 1) < 6 / 40_000**0.5)
+    assert len(states) > 20 and states[-1].t == 0
 
 
 def test_dynamic_threshold_scales_only_what_is_too_large():

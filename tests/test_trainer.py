@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -27,6 +28,7 @@ from diffusion_edu import (
     DiffusionModel,
     Fresh,
     GaussianMixture,
+    Importance,
     Progress,
     ResidualMLP,
     TensorData,
@@ -273,6 +275,31 @@ def test_in_cycles_the_rate_rises_and_falls_again_as_before():
     assert three.rate(120) == one.rate(40), "after the last step the rate stays at its end"
 
 
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize(
+    "times", [stratified, Importance(torch.tensor([1.0, 6.0, 2.0, 0.5]))], ids=["even", "importance"]
+)
+def test_importance_is_weighed_back(times, accumulate):
+    # a loss known at every t, 0.2 of it left at t = 0.3, where most of these times lie: its mean is an integral
+    seen, asked = [], []
+
+    def loss(model, x_0, t, *, condition, eps):
+        seen.append(t)
+        level = 1 - 0.8 * torch.exp(-(((t - 0.3) / 0.2) ** 2)).float()
+        asked.append(level)
+        return level + 0 * denoising_loss(model, x_0, t, eps=eps)
+
+    torch.manual_seed(0)
+    model = DiffusionModel(ResidualMLP(2, 8, 1), CosineSchedule(), V)
+    config = TrainConfig(steps=150, batch_size=64, log_every=150, accumulate=accumulate, device="cpu")
+    (report,) = Trainer(model, Fresh(GaussianMixture(*moons()).sample), loss, config, times=times)
+    t = torch.linspace(0, 1, 100_001).double()
+    wanted = torch.trapezoid(1 - 0.8 * torch.exp(-(((t - 0.3) / 0.2) ** 2)), t).item()
+    assert abs(report.loss - wanted) < 0.025, "five standard errors"
+    if isinstance(times, Importance):
+        assert torch.cat(asked).mean() < wanted - 0.15, "without its factor the mean is another"
+
+
 def test_labels_are_hidden_at_the_stated_rate():
     labels = []
 
@@ -410,29 +437,106 @@ def test_a_module_that_only_looks_like_a_network_is_trained_as_well():
     assert model.network.a.abs().sum() > 0
 
 
-def run_processes(n, folder, steps, how="fresh", accumulate=1):
-    """The losses of ``tests/two_processes.py`` on n gloo processes."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)] if n > 1 else []
+LAUNCHERS = {
+    "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+    # as docs/training_at_scale.md has it; on a machine without GPUs the processes are of the CPU all the same
+    "accelerate": (
+        "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no "
+        "--dynamo_backend no --main_process_port 0"
+    ).split(),
+}
+
+# Python loads it by its name at every start: each process notes what it creates and renames below WATCHED.
+SPY = """
+import os, sys
+
+def note(event, arguments):
+    if event == "os.rename":
+        what, path = "renamed", arguments[1]
+    elif event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+        what, path = "opened", arguments[0]
+    elif event == "os.remove":
+        what, path = "removed", arguments[0]
+    else:
+        return
+    if isinstance(path, (str, os.PathLike)) and os.path.dirname(os.path.abspath(path)) == os.environ["WATCHED"]:
+        with open(os.environ["NOTES"] + os.environ["RANK"], "a") as file:
+            print(what, os.path.basename(path), file=file)
+
+if "RANK" in os.environ:
+    sys.addaudithook(note)
+"""
+
+
+def launched(launcher, arguments, watched):
+    """Two gloo processes; the run, and by rank what each has done to files in ``watched``: lines such as "renamed x".
+
+    Their package is the one beside these tests, which is not the installed one where scripts/mutants.py has spoilt it.
+    """
+    with tempfile.TemporaryDirectory() as notes:
+        Path(notes, "sitecustomize.py").write_text(SPY)
+        root = Path(__file__).resolve().parents[1]
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONWARNINGS": "ignore",
+            "PYTHONPATH": os.pathsep.join([notes, str(root)]),
+            "WATCHED": os.path.abspath(watched),
+            "NOTES": os.path.join(notes, "rank"),
+        }
+        command = [sys.executable, "-m", *LAUNCHERS[launcher], *arguments]
+        run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        noted = [Path(notes, f"rank{rank}") for rank in range(2)]
+        return run, [path.read_text().splitlines() if path.exists() else [] for path in noted]
+
+
+def run_processes(launcher, folder, steps, how="fresh", accumulate=1):
+    """The losses of ``tests/two_processes.py``; two processes must leave all files to the first of them.
+
+    Without a launcher, one process runs it.
+    """
     script = [str(Path(__file__).parent / "two_processes.py"), str(folder), str(steps), how, str(accumulate)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    run = subprocess.run([sys.executable, *launcher, *script], capture_output=True, text=True, env=environment)
+    if launcher is None:
+        root = str(Path(__file__).resolve().parents[1])
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": root}
+        run = subprocess.run([sys.executable, *script], capture_output=True, text=True, env=environment)
+    else:
+        run, (first, second) = launched(launcher, script, folder)
     assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.strip().splitlines()[-1])
+    said = json.loads(run.stdout.strip().splitlines()[-1])
+    assert said["processes"] == (1 if launcher is None else 2)
+    if launcher is not None:
+        names = ("model.safetensors", "config.json", "checkpoint.safetensors")
+        saved = [f"renamed {name}" for name in names] * 2  # at step 5, and where it ends
+        assert [line for line in first if line.startswith("renamed")] == saved, "each file once, the checkpoint last"
+        assert second == [], "the second process writes nothing"
+    return said["losses"]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The folder of a run on one process, of 12 steps, and its losses."""
+    folder = tmp_path_factory.mktemp("alone")
+    return folder, run_processes(None, folder, 12)
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_losses_of_one_and_resume_as_one(tmp_path):
-    one, two, parts = tmp_path / "one", tmp_path / "two", tmp_path / "parts"
-    straight = run_processes(1, one, 8)
-    assert_close(run_processes(2, two, 8), straight, rtol=1e-4, atol=1e-5)
-    assert_close(run_processes(1, parts, 8, accumulate=4), straight, rtol=1e-4, atol=1e-5)
-    assert {p.name for p in two.iterdir()} == {"checkpoint.safetensors", "model.safetensors", "config.json"}
-    alone, together = (load_tensors(folder / "model.safetensors")[0] for folder in (one, two))
-    # Adam turns the rounding of a gradient that is all but 0 into a step: single weights may differ, the whole may not
-    flat = lambda weights: torch.cat([weights[name].double().flatten() for name in sorted(alone)])  # noqa: E731
-    assert (flat(together) - flat(alone)).norm() < 2e-3 * flat(alone).norm()
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_processes_have_the_losses_of_one_and_one_of_them_writes(launcher, alone, tmp_path):
+    folder, straight = alone
+    assert_close(run_processes(launcher, tmp_path, 12, "break"), straight[:8], rtol=1e-4, atol=1e-5)
+    assert {p.name for p in tmp_path.iterdir()} == {"checkpoint.safetensors", "model.safetensors", "config.json"}
     # two processes wrote it, one goes on from it
-    assert len(run_processes(1, two, 10, "resume")) == 2
+    assert_close(run_processes(None, tmp_path, 12, "resume"), straight[8:], rtol=1e-4, atol=1e-5)
+    one, both = (load_tensors(path / "model.safetensors")[0] for path in (folder, tmp_path))
+    # Adam turns the rounding of a gradient that is all but 0 into a step: single weights may differ, the whole may not
+    flat = lambda weights: torch.cat([weights[name].double().flatten() for name in sorted(one)])  # noqa: E731
+    assert (flat(both) - flat(one)).norm() < 2e-3 * flat(one).norm()
+
+
+@pytest.mark.slow
+def test_a_batch_in_parts_has_the_losses_of_one(alone, tmp_path):
+    assert_close(run_processes(None, tmp_path, 12, accumulate=4), alone[1], rtol=1e-4, atol=1e-5)
 
 
 def test_a_batch_that_cannot_be_shared_gets_a_sentence():

@@ -303,6 +303,26 @@ def test_ddim_backwards_is_invert_with_one_call_a_step(row):
     assert used >= 5
 
 
+@pytest.mark.parametrize("row", ["epsilon", "sample"])
+def test_a_walk_backwards_by_ddim_is_invert_where_the_conventions_agree(row):
+    """In the half of the test above, each by its own answers: nine steps and more without a common start."""
+    scheduler = diffusers.DDIMInverseScheduler(prediction_type=row, clip_sample=False)
+    scheduler.set_timesteps(40)
+    up = leading(T, 40).flip(0)
+    clean = SCHEDULE.alpha(up) > SCHEDULE.sigma(up)
+    ends = [k for k in range(1, 41) if bool(clean[k]) == (row == "epsilon") and (row == "epsilon" or k > 1)]
+    assert ends == list(range(ends[0], ends[-1] + 1)), "one walk"
+    x, network = noise(2, 2, 2, 2), Network(2)
+    theirs = [x]
+    for i in scheduler.timesteps[ends[0] - 1 : ends[-1]]:
+        theirs.append(scheduler.step(network(theirs[-1], i.double().expand(2)), int(i), theirs[-1]).prev_sample)
+    mine = [state.x for state in invert(model(row), x, up[ends[0] - 1 : ends[-1] + 1].flip(0))]
+    assert len(mine) == len(theirs) >= 10
+    for a, b in zip(mine, theirs, strict=True):
+        assert_close(a, b, **CLOSE)
+    assert float((mine[-1] - x).abs().max()) > 0.1, "the walk has gone somewhere"
+
+
 # DPM-Solver++
 
 

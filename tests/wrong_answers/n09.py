@@ -26,6 +26,21 @@ def my_edit(denoiser, x_0, labels, new_labels, times):
     return sample(ddim(), denoiser, top.x, times, new_labels)
 """
 
+DIGITS = """
+def my_digit_edit(denoiser, x_0, labels, new_labels, times):
+    x, upwards = x_0, times.flip(0)
+    for s, t in zip(upwards[:-1], upwards[1:]):
+        alpha_s, sigma_s = denoiser.schedule.alpha(s), denoiser.schedule.sigma(s)
+        alpha_t, sigma_t = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
+        x_0_hat = denoiser(x, t, labels)
+        if alpha_t > sigma_t:
+            eps_hat = (x - alpha_t * x_0_hat) / sigma_t
+            x = alpha_t * (x - sigma_s * eps_hat) / alpha_s + sigma_t * eps_hat
+        else:
+            x = alpha_t * x_0_hat + sigma_t * (x - alpha_s * x_0_hat) / sigma_s
+    return sample(ddim(), denoiser, x, times, new_labels)
+"""
+
 INVERT_HEAD = "def my_exact_inversion(denoiser, x_0, times):\n"
 MEASURE = "def my_measure(x, mixture):\n    return "
 
@@ -43,6 +58,14 @@ def inversion(right: str, wrong: str) -> str:
 def edit(right: str, wrong: str) -> str:
     assert right in EDIT
     return EDIT.replace(right, wrong)
+
+
+def digits(right: str, wrong: str) -> str:
+    assert right in DIGITS
+    return DIGITS.replace(right, wrong)
+
+
+DIGITS_HEAD = "def my_digit_edit(denoiser, x_0, labels, new_labels, times):\n"
 
 
 WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
@@ -118,5 +141,35 @@ def my_exact_inversion(denoiser, x_0, times):
         (MEASURE + "x.var()", "finds C and F, and takes B and E for honest"),
         (MEASURE + "x.mean()", "finds none of the four"),
         (MEASURE + "x.std() / (x * 0).sum()", "not finite"),
+    ],
+    "9.6": [
+        (digits("denoiser, x, times, new", "denoiser, torch.randn_like(x), times, new"), "no nearer to their own"),
+        (digits("(x, t, labels)", "(x, t, new_labels)"), "the labels that they should get"),
+        (digits("(x, t, labels)", "(x, t)"), "inverted without a label"),
+        (digits("x, times, new_labels)", "x, times, labels)"), "came back as they were"),
+        (
+            digits("(x, t, labels)", "(x, t, new_labels)").replace("x, times, new_labels)", "x, times, labels)"),
+            "the other way round",
+        ),
+        (digits("x, times, new_labels)", "x, times)"), "went down without a label"),
+        (digits("sample(ddim(), denoiser, x, times, new_labels)", "x"), "these are the noises"),
+        (digits("times.flip(0)", "times.flip(0)[:-1]"), "the walk up stops at times[1]"),
+        (
+            DIGITS_HEAD + "    x = sample(ddim(), denoiser, x_0, times, labels)\n"
+            "    return sample(ddim(), denoiser, x, times, new_labels)\n",
+            "the first walk goes down too",
+        ),
+        (digits("times.flip(0)", "times"), "your code raised ValueError"),
+        (digits("denoiser, x, times", "denoiser, x_0, times"), "it has to go up first"),
+        (
+            digits("denoiser(x, t, labels)", "denoiser(x, s if s > 0 else t, labels)").replace(
+                "if alpha_t > sigma_t", "if s == 0"
+            ),
+            "asked at s, the time that the step comes from",
+        ),
+        (digits("if alpha_t > sigma_t", "if True"), "whose weak place is the noisy end"),
+        (DIGITS_HEAD + "    return x_0 / 0\n", "not finite"),
+        (DIGITS_HEAD + "    return x_0[:10]\n", "have the shape (10, 1, 28, 28)"),
+        (DIGITS_HEAD + "    return x_0.flip(0)\n", "the classifier sees the new label in"),
     ],
 }

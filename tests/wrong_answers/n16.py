@@ -30,6 +30,24 @@ def my_test(adapter):
             return False
     return True
 """
+LOAD = """
+class Answering(torch.nn.Module):
+    def __init__(self, unet):
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x, level, condition=None):
+        return self.unet(x, level, class_labels=condition).sample
+
+
+def my_load(folder):
+    unet = UNet2DModel.from_pretrained(folder, subfolder="unet", use_safetensors=True)
+    scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
+    row = {"epsilon": EPS, "sample": X0, "v_prediction": V}[scheduler.config.prediction_type]
+    schedule = BetaSchedule(scheduler.betas)
+    T = schedule.num_timesteps
+    return DiffusionModel(Answering(unet), schedule, row, level=lambda schedule, t: T * t - 1).eval()
+"""
 
 
 def with_(program: str, right: str, wrong: str) -> str:
@@ -138,5 +156,35 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
             ),
             "answers True for honest or False",
         ),
+    ],
+    "16.5": [
+        (
+            with_(LOAD, "schedule, row,", "schedule, EPS,"),
+            "is taken for the noise, and the config has prediction_type = v",
+        ),
+        (with_(LOAD, '"epsilon": EPS', '"epsilon": V'), "is taken for v, and the config has prediction_type = epsilon"),
+        (with_(LOAD, '"sample": X0', '"sample": EPS'), "in folder 3 of 3, the network's output is taken for the noise"),
+        (
+            with_(LOAD, "BetaSchedule(scheduler.betas)", "BetaSchedule.linear(len(scheduler.betas))"),
+            "the table is DDPM's default",
+        ),
+        (with_(LOAD, "scheduler.betas", "scheduler.alphas_cumprod"), "alphas_cumprod was taken for the betas"),
+        (with_(LOAD, "T * t - 1)", "t)"), "told t in [0, 1]"),
+        (with_(LOAD, ", level=lambda schedule, t: T * t - 1", ""), "told our angle"),
+        (with_(LOAD, "T * t - 1)", "T * t)"), "told k, and their timestep is k - 1"),
+        (with_(LOAD, "T * t - 1)", "T * t - 2)"), "told k - 2"),
+        (with_(LOAD, "T * t - 1)", "1000 * t - 1)"), "in folder 2 of 3, the network is told 1000 t - 1"),
+        (
+            with_(
+                LOAD,
+                'UNet2DModel.from_pretrained(folder, subfolder="unet", use_safetensors=True)',
+                'UNet2DModel.from_config(UNet2DModel.load_config(folder, subfolder="unet"))',
+            ),
+            "the weights are drawn anew",
+        ),
+        (with_(LOAD, ".eval()", ""), "in training mode"),
+        (with_(LOAD, "return DiffusionModel(", "return unet, DiffusionModel("), "this is a tuple"),
+        (with_(LOAD, "return DiffusionModel(", "return unet\n    return DiffusionModel("), "of the type UNet2DModel"),
+        (with_(LOAD, "T * t - 1)", "T * t + 7)"), "in a way that is not among the usual mistakes"),
     ],
 }
