@@ -13,8 +13,9 @@ state to lose: a resumed run draws what a straight one would have drawn, bit for
 
 Underneath is Accelerate. The same script runs on many processes under ``accelerate launch`` or ``torchrun``: each draws
 the data, t, eps and hidden labels of the *global* batch and takes its own slice, so that the loss is that of one
-process but for rounding. The network is wrapped for that, not the model around it, and the checkpoint does not know
-how many processes wrote it.
+process but for rounding. (Dropout's masks are drawn for each part of a batch: with dropout, another number of processes
+or of ``accumulate`` has other masks.) The network is wrapped for that, not the model around it, and the checkpoint does
+not know how many processes wrote it.
 """
 
 from __future__ import annotations
@@ -251,6 +252,7 @@ class Trainer(Generic[Model]):
         self.folder = None if folder is None else Path(folder)
         self.step = 0
         self._saved_at = 0
+        self._known: set[Path] = set()  # folders whose checkpoint is this run's
         self._optimizer = torch.optim.AdamW(
             model.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -278,8 +280,10 @@ class Trainer(Generic[Model]):
 
         Raises:
             ValueError: if the folder holds a checkpoint and this trainer has not gone on from it: it would be lost.
+            KeyboardInterrupt: on Ctrl-C, after the step and a checkpoint; pressed twice in a step, at once and without.
         """
-        if self.folder is not None and self.step == 0 and (self.folder / CHECKPOINT).exists():
+        known = self.folder is None or self.folder.resolve() in self._known
+        if self.folder is not None and not known and (self.folder / CHECKPOINT).exists():
             raise ValueError(
                 f"{self.folder} holds the checkpoint of a run, which this one would write over. trainer.resume(folder) "
                 "goes on from it; to start anew, give another folder, or delete that file."
@@ -291,8 +295,9 @@ class Trainer(Generic[Model]):
         self.model.train()
         try:
             while self.step < self.config.steps:
+                batch = self._batches(self.step)  # before the guard: data that never come can be interrupted
                 with _uninterrupted():
-                    losses.append(self._train_step())
+                    losses.append(self._train_step(batch))
                 due_to_report = self.step % self.config.log_every == 0 or self.step == self.config.steps
                 due_to_save = self.folder is not None and self.step % self.config.save_every == 0
                 if due_to_report or due_to_save:  # the one place that waits for the device
@@ -307,6 +312,8 @@ class Trainer(Generic[Model]):
                     self.model.train()  # the caller may have sampled with it
                 if due_to_save:
                     self._save_if_new()
+        except _TornStep:  # half an optimiser step is no state to save
+            raise
         except (KeyboardInterrupt, GeneratorExit):  # Ctrl-C, or a `break` or an error in the caller's loop
             self._finite(float(torch.stack(losses).mean()) if losses else 0.0, len(losses))
             self._save_if_new()
@@ -346,9 +353,9 @@ class Trainer(Generic[Model]):
             pass
         return self
 
-    def _train_step(self) -> Tensor:
+    def _train_step(self, batch: tuple[Tensor, Tensor | None] | None = None) -> Tensor:
         config = self.config
-        x_0, condition = self._batches(self.step)
+        x_0, condition = self._batches(self.step) if batch is None else batch
         if len(x_0) != config.batch_size:
             raise ValueError(
                 f"the data gave {len(x_0)} examples for step {self.step}, and {config.batch_size} were asked for; "
@@ -420,6 +427,7 @@ class Trainer(Generic[Model]):
         """
         if self._accelerator.is_main_process:
             self._write(Path(folder))
+        self._known.add(Path(folder).resolve())
 
     def _write(self, folder: Path) -> None:
         save_weights(self.ema, folder / "model.safetensors")
@@ -483,6 +491,7 @@ class Trainer(Generic[Model]):
         )
         self.step = int(metadata["step"])
         self._saved_at = self.step if self.folder == Path(folder) else 0
+        self._known.add(Path(folder).resolve())
         return self
 
 
@@ -617,7 +626,10 @@ def computes_in_bf16(device: torch.device) -> bool:
     if device.type == "cpu":
         known = hasattr(torch.cpu, "get_capabilities")
         return known and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
-    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
@@ -645,14 +657,24 @@ def _own_draws(device: torch.device, *key: int) -> Iterator[None]:
         generator.set_state(before)
 
 
+class _TornStep(KeyboardInterrupt):
+    """A second Ctrl-C in the same step, which may be one that never ends."""
+
+
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold back Ctrl-C until the block ends: half an optimiser step is no state to save."""
+    """Hold back Ctrl-C until the block ends: half an optimiser step is no state to save. A second one does not wait."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     pressed: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+
+    def note(number: int, frame: object) -> None:
+        if pressed and before is signal.default_int_handler:
+            raise _TornStep("the step was left in the middle; the last checkpoint is intact")
+        pressed.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
     try:
         yield
     finally:

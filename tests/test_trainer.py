@@ -1,5 +1,6 @@
 """The training loop: it learns, it resumes bit for bit, and what goes wrong gets a sentence."""
 
+import contextlib
 import functools
 import gc
 import itertools
@@ -154,6 +155,82 @@ def test_ctrl_c_ends_after_a_whole_step_and_saves(tmp_path):
     resumed = moons_trainer(1_000_000, tmp_path).resume(tmp_path)
     assert resumed.step == stopped > 0 and same(resumed.model, trainer.model)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class Hanging(Fresh):
+    """Data that do not come, from some step on."""
+
+    def batch(self, step, size):
+        if step == 2:
+            time.sleep(60)
+        return super().batch(step, size)
+
+
+def test_data_that_never_come_can_be_interrupted_and_the_steps_before_are_saved(tmp_path):
+    trainer = moons_trainer(10, tmp_path, save_every=10**9)
+    trainer._batches.data = Hanging(GaussianMixture(*moons()).sample)
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    start = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert time.perf_counter() - start < 30
+    assert moons_trainer(10, tmp_path).resume(tmp_path).step == 2
+
+
+def test_a_second_ctrl_c_leaves_a_step_that_does_not_end_and_saves_nothing_of_it(tmp_path):
+    trainer = moons_trainer(10, tmp_path, save_every=2)
+
+    def loss(model, x_0, t, **others):
+        if trainer.step == 3:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("the second one does not wait")
+        return denoising_loss(model, x_0, t, **others)
+
+    trainer.loss = loss
+    with pytest.raises(KeyboardInterrupt, match="left in the middle; the last checkpoint is intact"):
+        trainer.run()
+    assert moons_trainer(10, tmp_path).resume(tmp_path).step == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_another_runs_checkpoint_is_not_written_over_by_one_that_goes_on_from_elsewhere(tmp_path):
+    moons_trainer(5, tmp_path / "a").run()
+    moons_trainer(5, tmp_path / "b").run()
+    before = (tmp_path / "b" / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="holds the checkpoint of a run"):
+        moons_trainer(10, tmp_path / "b").resume(tmp_path / "a").run()
+    assert (tmp_path / "b" / "checkpoint.safetensors").read_bytes() == before
+    assert moons_trainer(10, tmp_path / "c").resume(tmp_path / "a").run().step == 10, "nothing is there to be lost"
+    trainer = moons_trainer(10, tmp_path / "a").resume(tmp_path / "a")
+    trainer.save(tmp_path / "copy")
+    assert trainer.run().step == 10, "a copy put aside does not make the folder a stranger's"
+
+
+def test_a_checkpoint_of_step_0_can_be_gone_on_from(tmp_path):
+    trainer = moons_trainer(5, tmp_path)
+    trainer.save(tmp_path)
+    assert trainer.run().step == 5
+    fresh = moons_trainer(5, tmp_path / "again")
+    fresh.save(tmp_path / "again")
+    assert moons_trainer(5, tmp_path / "again").resume(tmp_path / "again").run().step == 5
+
+
+@pytest.mark.parametrize("capable", [True, False])
+def test_a_gpu_that_only_imitates_bf16_does_not_compute_in_it(monkeypatch, capable):
+    asked = []
+
+    class Device(contextlib.nullcontext):
+        def __init__(self, device):
+            super().__init__()
+            asked.append(device)
+
+    monkeypatch.setattr(torch.cuda, "device", Device)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or capable
+    )
+    assert trainer_module.computes_in_bf16(torch.device("cuda:1")) == capable
+    assert asked == [torch.device("cuda:1")]
 
 
 def test_a_checkpoint_is_not_written_over_by_a_run_that_did_not_go_on_from_it(tmp_path):
@@ -590,9 +667,9 @@ def test_the_pace_does_not_count_what_the_caller_does_with_a_report(monkeypatch)
     trainer, clock, paces = moons_trainer(30), [0.0], []
     step = trainer._train_step
 
-    def of_a_second():
+    def of_a_second(batch):
         clock[0] += 1
-        return step()
+        return step(batch)
 
     monkeypatch.setattr(trainer, "_train_step", of_a_second)
     monkeypatch.setattr(trainer_module, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
