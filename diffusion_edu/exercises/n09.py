@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
 
 import torch
@@ -11,11 +11,23 @@ from torch import Tensor
 
 from ..analytic import GaussianMixture
 from ..checks import Exercise, diagnose, hunted, strange
-from ..data import moons, seeded
+from ..data import global_seed, mnist_5k, moons, seeded
+from ..denoiser import Denoiser
+from ..metrics import agreement, digit_classifier, predict
 from ..sampler import ddim, invert, sample, times
 from ..schedule import BetaSchedule, CosineSchedule
 
-__all__ = ["BETAS", "MIXTURE", "bug_hunt", "coefficients", "edit", "exact_inversion", "run_loop", "step_with_eta"]
+__all__ = [
+    "BETAS",
+    "MIXTURE",
+    "bug_hunt",
+    "coefficients",
+    "edit",
+    "edit_digits",
+    "exact_inversion",
+    "run_loop",
+    "step_with_eta",
+]
 
 BETAS = torch.linspace(0.004, 0.2, 100, dtype=torch.float64)  # of the six loops
 STEPS = 40  # of the 100 that a loop takes
@@ -34,6 +46,10 @@ LIMIT = 8.0  # standard deviations
 EDIT_STEPS = 20  # up, and as many down, in exercise 9.4
 NEAR = 0.15  # root mean square, in units of the data
 UP_ONLY = -2  # in the place of the label for the way down
+DIGIT_STEPS = 8  # up, and as many down, in exercise 9.6
+SEEN_NEW, SEEN_OLD, OWN = 0.6, 0.25, 0.85  # what section 7 asks: two shares of labels, and one of a distance
+BACK = 0.07  # root mean square of a pixel, of the digits that keep their label
+SAME = 0.01  # the same unit: so near is the same computation
 ROUND_TRIP = 1e-5  # what exercise 9.3 leaves, in units of the data
 GENTLE = GaussianMixture(
     torch.tensor([0.4, 0.6], dtype=torch.float64),
@@ -129,14 +145,16 @@ def _coefficients(on_x_0: object, on_x_t: object) -> str | None:
 # ------------------------------------------------------------------------------------------------ 9.3
 
 
-def _up(denoiser: Callable[..., Tensor], x: Tensor, grid: Tensor, at_target: bool) -> Tensor:
+def _up(
+    denoiser: Callable[..., Tensor], x: Tensor, grid: Tensor, at_target: bool, labels: Tensor | None = None
+) -> Tensor:
     """Up by one question a step, in the form with eps_hat."""
     schedule = CosineSchedule()
     upwards = grid.flip(0)
     for s, t in pairwise(upwards):
         asked = t if at_target or s == 0 else s
         alpha, sigma = schedule.alpha(asked), schedule.sigma(asked)
-        eps_hat = (x - alpha * denoiser(x, asked)) / sigma
+        eps_hat = (x - alpha * denoiser(x, asked, labels)) / sigma
         x = schedule.alpha(t) * (x - schedule.sigma(s) * eps_hat) / schedule.alpha(s) + schedule.sigma(t) * eps_hat
     return x
 
@@ -210,8 +228,7 @@ def _edit(attempt: Callable[..., object]) -> str | None:
     def answer() -> Tensor:
         return torch.as_tensor(attempt(denoiser, x_0.clone(), old.clone(), new.clone(), grid.clone())).double()
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(9)
+    with global_seed(9):
         first, second = answer(), answer()
     if first.shape != x_0.shape:
         return f"the edited points have the shape {tuple(first.shape)}, and {tuple(x_0.shape)} was asked for"
@@ -319,6 +336,98 @@ def _bug_hunt(attempt: Callable[..., object]) -> str | None:
     return hunted(accused, _MISSED)
 
 
+# ------------------------------------------------------------------------------------------------ 9.6
+
+
+def _digits() -> tuple[Tensor, Tensor, Tensor]:
+    """Ten test digits, one of each label, and two more; their labels; and the new ones, which the two do not get."""
+    test = mnist_5k("test")
+    of = [(test.labels == label).nonzero().flatten() for label in range(10)]
+    chosen = torch.stack([places[0] for places in of] + [of[2][1], of[8][1]])
+    labels = test.labels[chosen]
+    return test.x_0[chosen].float(), labels, torch.where(torch.arange(len(chosen)) < 10, (labels + 3) % 10, labels)
+
+
+def _failed(edited: Tensor, x_0: Tensor, old: Tensor, new: Tensor) -> str | None:
+    """What of section 7's measures, and of the two digits that keep their label, is not reached. None if all are."""
+    _, seen = predict(digit_classifier(), edited[:10])
+    of_new, of_old = agreement(seen, new[:10]), agreement(seen, old[:10])
+    if of_new <= SEEN_NEW or of_old >= SEEN_OLD:
+        return (
+            f"the classifier sees the new label in {of_new:.0%} of the ten digits and the old one in {of_old:.0%}: up "
+            "with labels, down with new_labels, and in the form of (9.22) that fits the time"
+        )
+    distance = torch.cdist(x_0[:10].flatten(1).double(), edited[:10].flatten(1).double())
+    own, others = distance.diagonal().mean(), distance[~torch.eye(10, dtype=torch.bool)].mean()
+    if own >= OWN * others:
+        return (
+            "these are digits of the new labels, and they lie no nearer to their own originals than to the others: the "
+            "noise has to be the one that x_0 came from, and the way down must add none (eta = 0)"
+        )
+    missed = _rms(edited[10:] - x_0[10:])
+    if missed >= BACK:
+        return (
+            f"the two digits that keep their label come back off by {missed:.2f} (root mean square): the way up has to "
+            "be the way down, walked backwards on the same times"
+        )
+    return None
+
+
+def _edit_digits(attempt: Callable[..., object], denoiser: Denoiser) -> str | None:
+    x_0, old, new = _digits()
+    grid = times(DIGIT_STEPS)
+    with global_seed(9):
+        answer = attempt(denoiser, x_0.clone(), old.clone(), new.clone(), grid.clone())
+    edited = torch.as_tensor(answer).detach().float()
+    if edited.shape != x_0.shape:
+        return f"the edited digits have the shape {tuple(edited.shape)}, and {tuple(x_0.shape)} was asked for"
+    if not bool(edited.isfinite().all()):
+        return (
+            "there are numbers in it that are not finite: at s = 0 nothing may be divided by sigma_s, and no denoiser "
+            "is asked at 0"
+        )
+    failed = _failed(edited, x_0, old, new)
+    if failed is None:
+        return None
+
+    edited, x_0, old, new = edited[:2], x_0[:2], old[:2], new[:2]  # two digits tell the mistakes apart, and are quick
+
+    @cache
+    def up(labels: Tensor | None, on: Tensor = grid) -> Tensor:
+        *_, top = invert(denoiser, x_0, on, labels)
+        return top.x
+
+    def down(x: Tensor, labels: Tensor | None) -> Tensor:
+        return sample(ddim(), denoiser, x, grid, labels)
+
+    known: dict[str, Callable[[], Tensor]] = {
+        "the digits came back as they were: go down with new_labels": lambda: down(up(old), old),
+        "they were inverted with the labels that they should get, not with those that they have: the noise then says "
+        "the old digit once more": lambda: down(up(new), new),
+        "they were inverted without a label, and so the noise still says which digit it was": lambda: down(
+            up(None), new
+        ),
+        "they are inverted with the new labels and brought down with the old ones: it is the other way round": (
+            lambda: down(up(new), old)
+        ),
+        "they went down without a label": lambda: down(up(old), None),
+        "these are the noises; now go down from them with new_labels": lambda: up(old),
+        "the grid is not mirrored: the first walk goes down too, from x_0 as if it were noise; walk times.flip(0)": (
+            lambda: down(down(x_0, old), new)
+        ),
+        "the grid is not mirrored: the walk up stops at times[1], and the way down starts at times[0]": (
+            lambda: down(up(old, grid[1:]), new)
+        ),
+        "x_0 itself went down, as if it were noise; it has to go up first": lambda: down(x_0, new),
+        "the denoiser is asked at s, the time that the step comes from; the step down will ask at t": (
+            lambda: down(_up(denoiser, x_0, grid, False, old), new)
+        ),
+        "asked at t, and always in the form with eps_hat, whose weak place is the noisy end: where sigma_t > alpha_t "
+        "take the form with x_0_hat": lambda: down(_up(denoiser, x_0, grid, True, old), new),
+    }
+    return next((words for words, wrong in known.items() if _rms(edited - wrong()) < SAME), failed)
+
+
 step_with_eta = Exercise(
     "9.1",
     _step_with_eta,
@@ -344,4 +453,10 @@ bug_hunt = Exercise(
     _bug_hunt,
     hint="a measure may have several entries, torch.stack([...]): how wide the heaps are, and how full.",
     praise="it accuses B, C, E and F, and lets D and A go, whose eta alone differs",
+)
+edit_digits = Exercise(
+    "9.6",
+    _edit_digits,
+    hint="up: for s, t in pairwise(times.flip(0)), asked at t with labels; down: sample(ddim(), ...) with new_labels.",
+    praise="the new label is seen, something of each original is kept, and two digits are back where they were",
 )

@@ -1,22 +1,29 @@
-"""The exercises of ``16_from_here_to_diffusers``. They need nothing of that library: only its conventions."""
+"""The exercises of ``16_from_here_to_diffusers``.
+
+All but 16.5 need nothing of that library, only its conventions. 16.5 imports it when it is tried.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..checks import Exercise, diagnose, hunt
-from ..data import seeded
-from ..denoiser import Denoiser
+from ..data import global_seed, seeded
+from ..denoiser import Denoiser, DiffusionModel, angle
 from ..schedule import BetaSchedule, VPSchedule
 
-__all__ = ["PROGRAMS", "betas_of", "bug_hunt", "run_adapter", "times_of_timesteps", "x_0_of_output"]
+__all__ = ["PROGRAMS", "betas_of", "bug_hunt", "load_folder", "run_adapter", "times_of_timesteps", "x_0_of_output"]
 
 PROGRAMS = "ABCDE"
 HONEST = "C"
+CLOSE = 1e-4  # of x_0_hat in exercise 16.5, absolute and relative: float32 there and here
 
 
 # ----------------------------------------------------------------------------------------------- 16.1
@@ -182,6 +189,127 @@ def _bug_hunt(attempt: Callable[..., object]) -> str | None:
     )
 
 
+# ----------------------------------------------------------------------------------------------- 16.5
+
+_SAVED: tuple[dict[str, Any], ...] = (  # settings of the schedulers in the three folders
+    {"prediction_type": "v_prediction", "beta_end": 0.015},
+    {"prediction_type": "epsilon", "beta_schedule": "scaled_linear", "beta_end": 0.03, "num_train_timesteps": 400},
+    {"prediction_type": "sample", "beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 500},
+)
+
+
+def _x_0(said: Tensor, x_t: Tensor, alpha_bar: Tensor, prediction_type: str) -> Tensor:
+    """x_0_hat from what a network says, (16.3)."""
+    alpha, sigma = alpha_bar.sqrt().to(x_t), (1 - alpha_bar).sqrt().to(x_t)
+    if prediction_type == "sample":
+        return said
+    return (x_t - sigma * said) / alpha if prediction_type == "epsilon" else alpha * x_t - sigma * said
+
+
+def _mistaken(unet: Any, scheduler: Any, x_t: Tensor, j: int) -> Mapping[str, Tensor]:
+    """Diagnosis -> what a denoiser with that mistake says about x_t at timestep j."""
+    T, means = scheduler.config.num_train_timesteps, scheduler.config.prediction_type
+    table = BetaSchedule(scheduler.betas)
+    here, default = table.alpha_bars[j + 1], BetaSchedule.linear(T).alpha_bars[j + 1]
+    products = (1 - table.alpha_bars[1:]).cumprod(0)[j]  # alpha_bar where alphas_cumprod is taken for betas
+
+    def told(level: float) -> Tensor:
+        return _x_0(unet(x_t, torch.tensor(level)).sample, x_t, here, means)
+
+    said, t = unet(x_t, j).sample, (j + 1) / T
+    wrong = {
+        f"the network's output is taken for {name}, and the config has prediction_type = {means}": _x_0(
+            said, x_t, here, kind
+        )
+        for name, kind in (("the noise", "epsilon"), ("x_0_hat", "sample"), ("v", "v_prediction"))
+        if kind != means
+    }
+    wrong |= {
+        "the table is DDPM's default, linear from 0.0001 to 0.02, and the config names another": _x_0(
+            said, x_t, default, means
+        ),
+        "alphas_cumprod was taken for the betas": _x_0(said, x_t, products, means),
+        "alpha and sigma are those of the level before: timestep j is our k = j + 1": _x_0(
+            said, x_t, table.alpha_bars[j], means
+        ),
+        "the network is told t in [0, 1]; it was built to be told the timestep, T t - 1": told(t),
+        "the network is told our angle, which is what DiffusionModel tells where no level is given; it was built to be "
+        "told the timestep, T t - 1": told(float(angle(table, torch.tensor(t, dtype=torch.float64)))),
+        "the network is told k, and their timestep is k - 1": told(j + 1.0),
+        "the network is told k - 2: the sign of the offset is turned": told(j - 1.0),
+    }
+    if T != 1000:
+        wrong["the network is told 1000 t - 1, and this table has another number of steps, num_train_timesteps"] = told(
+            1000 * t - 1
+        )
+    return wrong
+
+
+def _folder(diffusers: Any, number: int, folder: str) -> tuple[Any, Any]:
+    """Saves a small network with random weights, and a scheduler; gives both back."""
+    with global_seed(16 + number):
+        unet = diffusers.UNet2DModel(
+            sample_size=8,
+            in_channels=1,
+            out_channels=1,
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            norm_num_groups=4,
+            down_block_types=("DownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+        ).eval()
+    scheduler = diffusers.DDPMScheduler(clip_sample=False, **_SAVED[number])
+    unet.save_pretrained(Path(folder) / "unet")
+    scheduler.save_pretrained(Path(folder) / "scheduler")
+    return unet, scheduler
+
+
+@torch.no_grad()
+def _load_folder(attempt: Callable[..., object]) -> str | None:
+    try:
+        import diffusers
+    except ImportError:
+        return "this exercise needs diffusers, which is missing. Install it: pip install diffusers"
+    for number in range(len(_SAVED)):
+        with tempfile.TemporaryDirectory() as folder:
+            unet, scheduler = _folder(diffusers, number, folder)
+            model = attempt(folder)
+            again = attempt(folder)
+        if isinstance(model, tuple):
+            return "this is a tuple, and one thing was asked for: the denoiser"
+        if not isinstance(model, DiffusionModel):
+            return f"a DiffusionModel was asked for, and this is of the type {type(model).__name__}"
+        verdict = _loaded(model, again, unet, scheduler)
+        if verdict is not None:
+            return f"in folder {number + 1} of {len(_SAVED)}, {verdict}"
+    return None
+
+
+def _loaded(model: DiffusionModel, again: object, unet: Any, scheduler: Any) -> str | None:
+    if model.training:
+        return "the denoiser is in training mode: end with .eval()"
+    T = scheduler.config.num_train_timesteps
+    x_t = torch.randn(3, 1, 8, 8, generator=seeded(16, 5))
+    for j in (T // 2, T // 50, 4 * T // 5):
+        t = torch.tensor((j + 1) / T, dtype=torch.float64)
+        right = scheduler.step(unet(x_t, j).sample, j, x_t, generator=seeded(16, 6)).pred_original_sample
+        answer = model(x_t, t)
+        wrong = {  # a table does no harm where the network says x_0_hat
+            words: known
+            for words, known in _mistaken(unet, scheduler, x_t, j).items()
+            if not torch.allclose(known, right, atol=CLOSE, rtol=CLOSE)
+        }
+        verdict = diagnose(answer, right, wrong, atol=CLOSE, rtol=CLOSE)
+        if verdict is not None:
+            if isinstance(again, DiffusionModel) and not torch.equal(again(x_t, t), answer):
+                return (
+                    "two loads of it give two answers: the weights are drawn anew, as by from_config, and those of the "
+                    "folder were not read"
+                )
+            return verdict
+    return None
+
+
 times_of_timesteps = Exercise(
     "16.1",
     _times_of_timesteps,
@@ -202,4 +330,10 @@ bug_hunt = Exercise(
     _bug_hunt,
     hint="you choose the denoiser and the timesteps: take one with exact answers, and timesteps at both ends.",
     praise="it accuses A, B, D and E, and lets the honest C go",
+)
+load_folder = Exercise(
+    "16.5",
+    _load_folder,
+    hint="what the network says, the table, and what the network is told: all three stand in the scheduler's config.",
+    praise="three models of theirs are denoisers of ours, and say the same",
 )
