@@ -793,6 +793,19 @@ def test_what_a_process_left_that_was_killed_at_its_first_file_is_no_other_run(t
     assert not list(run.glob(".*"))
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_the_parts_of_a_batch_may_change_in_a_run_where_no_dropout_goes_by_them(dropout, tmp_path):
+    module = importlib.import_module("diffusion_edu.cli.run")
+    table = {"data": {"set": "mnist_5k"}, "unet": {"dropout": dropout}}
+    before, now = (recipe_from({**table, "train": {"accumulate": n}}, "") for n in (1, 2))
+    (tmp_path / "recipe.toml").write_text(to_toml(before))
+    if not dropout:
+        module._same_run(now, tmp_path)
+        return
+    with pytest.raises(ValueError, match=r"another recipe: train\.accumulate is 1 there and 2 here"):
+        module._same_run(now, tmp_path)
+
+
 @pytest.mark.parametrize("another", [False, True], ids=["the same recipe", "another recipe"])
 def test_what_another_process_did_while_this_one_began_is_not_written_over(
     another, tiny, tmp_path, monkeypatch, capsys
