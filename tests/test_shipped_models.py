@@ -287,7 +287,9 @@ def test_a_report_card_has_bits_where_they_are_asked_for():
     quality = measure(model, recipe, recipe.sample, 8, 0, bits=3)
     assert quality.measured_bits == 3 and quality.as_dict()["bits_per_dim"] == quality.bits.value
     assert 1 < quality.bits.value < 4 and quality.bits_training != quality.bits
-    assert re.search(r"\| bits per dim ± standard error, 3 pictures \| \S+ ± \S+ for test pictures \|", quality.table())
+    assert re.search(
+        r"\| bits per dim of test pictures, n = 3 \| \S+ ± \S+ \| \S+ ± \S+ of training ones \|", quality.table()
+    )
     assert "bits per dim" not in measure(model, recipe, recipe.sample, 8, 0).table()
     with pytest.raises(ValueError, match="bits=9 and n=8; give from 2 to n"):
         measure(model, recipe, recipe.sample, 8, 0, bits=9)

@@ -207,9 +207,9 @@ class Quality:
         if self.bits is not None and self.bits_training is not None:
             rows.append(
                 (
-                    f"bits per dim ± standard error, {self.measured_bits} pictures",
-                    f"{_with_error(self.bits, 4)} for test pictures",
-                    f"{_with_error(self.bits_training, 4)} for training pictures",
+                    f"bits per dim of test pictures, n = {self.measured_bits}",
+                    _with_error(self.bits, 4),
+                    f"{_with_error(self.bits_training, 4)} of training ones",
                 )
             )
         return rows
