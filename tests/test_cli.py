@@ -748,19 +748,19 @@ def test_test_pictures_that_cannot_be_fetched_are_missed_before_training_and_by_
     assert "could not fetch the test pictures" in capsys.readouterr().err
 
 
-def test_evaluate_measures_with_the_recipes_seed(trained, monkeypatch):
+def test_evaluate_measures_with_the_recipes_seed_and_bits(trained, monkeypatch):
     module, seeds = importlib.import_module("diffusion_edu.cli"), []
     text = (trained / "recipe.toml").read_text()
     assert "seed = 0" in text
 
-    def noted(model, recipe, settings, n, seed):
-        seeds.append((n, seed))
+    def noted(model, recipe, settings, n, seed, bits):
+        seeds.append((n, seed, bits))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "measure", noted)
     monkeypatch.setattr(module, "load_run", with_seed(module.load_run, 5))
-    assert main(["evaluate", str(trained)]) == main(["evaluate", str(trained), "--seed", "7"]) == 130
-    assert seeds == [(20, 5), (20, 7)]
+    assert main(["evaluate", str(trained)]) == main(["evaluate", str(trained), "--seed", "7", "--bits", "2"]) == 130
+    assert seeds == [(20, 5, 3), (20, 7, 2)]
 
 
 def with_seed(load, seed):
@@ -768,7 +768,7 @@ def with_seed(load, seed):
 
     def loaded(name):
         model, given = load(name)
-        return model, dataclasses.replace(given, evaluate=dataclasses.replace(given.evaluate, seed=seed))
+        return model, dataclasses.replace(given, evaluate=dataclasses.replace(given.evaluate, seed=seed, bits=3))
 
     return loaded
 
