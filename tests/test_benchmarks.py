@@ -16,7 +16,17 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import adaptive, equal_seconds, evaluations, quality, report, solver_order, train_step, training_loop
+from benchmarks import (
+    adaptive,
+    equal_seconds,
+    evaluations,
+    quality,
+    report,
+    sampling,
+    solver_order,
+    train_step,
+    training_loop,
+)
 from benchmarks.report import Spread
 from benchmarks.train_step import Contender, Measured, Product, Run, Setting, Training
 from diffusion_edu import (
@@ -912,3 +922,24 @@ def test_the_cards_of_two_seeds_become_a_table_in_its_place(tmp_path, monkeypatc
     with pytest.raises(SystemExit):
         quality.main([])
     assert "no model of pictures with labels" in capsys.readouterr().err
+
+
+# a sampler
+
+
+def test_a_samplers_cost_is_held_against_as_many_calls_as_it_makes(monkeypatch, capsys):
+    monkeypatch.setattr(report, "keep_memory", lambda: False)  # it would be for all tests of this process
+    monkeypatch.setattr(sampling, "BATCH", 2)
+    monkeypatch.setattr(sampling, "STEPS", 3)
+    monkeypatch.setattr(sampling, "ROUNDS", 2)
+    sampling.main([])
+    out = capsys.readouterr().out
+    rows = {cells[1].strip(): cells[2:] for line in out.splitlines() if (cells := line.split("|"))[0] == "" and line}
+    assert {name: int(rows[name][0]) for name in sampling.SAMPLERS} == {
+        **dict.fromkeys(sampling.SAMPLERS, 3),
+        "heun": 5,  # two a step, and one in the last
+    }
+    assert "Own work of at most 2%: reached" in out
+    low, high = Spread(0.01, 0.01, 0.01), Spread(0.03, 0.03, 0.03)
+    assert sampling.verdict({"a": low, "b": low}).endswith("reached by all.")
+    assert sampling.verdict({"a": low, "b": high}).endswith("reached not by b.")
