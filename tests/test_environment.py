@@ -145,7 +145,7 @@ def test_the_weekly_job_runs_its_verbs_on_pythons_that_the_project_serves():
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "weekly.yml").read_text(encoding="utf-8"))
     job = workflow["jobs"]["run"]
     verbs = {row["verb"]: row["python"] for row in job["strategy"]["matrix"]["include"]}
-    assert verbs.keys() == {"test-oldest", "test-newest", "test-deep"}
+    assert verbs.keys() == {"test-oldest", "test-newest", "test-deep", "browser"}
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert all(f"\n{verb}: " in makefile for verb in verbs)
     assert PROJECT["requires-python"] == f">={verbs['test-oldest']}", "the oldest releases on the oldest Python"
