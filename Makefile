@@ -48,8 +48,9 @@ lab: $(VENV)/.course ## open JupyterLab on your quickstart notebook once there i
 test: $(VENV)/.dev ## all that CI runs: format, lint, types, tests, browser tests, notebooks
 	@"$(PY)" -m scripts.gate
 
-test-deep: $(VENV)/.dev ## what is too long for every change: mutants, 50 kills, 100,000 damaged files
+test-deep: $(VENV)/.dev ## what is too long for every change: mutants, 50 kills, 100,000 damaged files, 2000 examples of each identity
 	@"$(PY)" -m scripts.mutants
+	@"$(PY)" -m pytest tests/test_properties.py --hypothesis-profile deep
 	@"$(PY)" -m scripts.faults --kills 50
 	@"$(PY)" -m scripts.fuzz --inputs 100000
 

@@ -4,6 +4,14 @@ import signal
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# The same examples each time, so that a change is judged by itself; `--hypothesis-profile deep` draws others, and many.
+settings.register_profile(
+    "course", deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("deep", settings.get_profile("course"), max_examples=2000, derandomize=False)
+settings.load_profile("course")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
@@ -33,11 +33,6 @@ from diffusion_edu import (
 )
 from diffusion_edu.denoiser import State, time_at_angle, velocity, velocity_in_angle
 from tests.cases import SCHEDULES
-
-settings.register_profile(
-    "course", deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("course")
 
 schedules = st.one_of(
     st.sampled_from(list(SCHEDULES.values())),
