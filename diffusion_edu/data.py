@@ -43,7 +43,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .door import are_labels, check_counts, is_real, said
+from .door import are_labels, check_counts, is_real, said, unreadable
 
 __all__ = [
     "Components",
@@ -455,6 +455,7 @@ def read_idx(path: str | os.PathLike[str]) -> Tensor:
 
     Raises:
         FileNotFoundError: if there is no such file.
+        PermissionError: if it may not be read.
         ValueError: if it is not one whole array.
     """
     path = Path(path)
@@ -479,7 +480,7 @@ def read_idx(path: str | os.PathLike[str]) -> Tensor:
                 )
             content = bytearray(file.read(numbers + 1))  # one more than wanted; reaching the end checks a .gz's CRC
     except PermissionError as error:
-        raise PermissionError(f"{path} may not be read by this user; change its rights, or copy it.") from error
+        raise unreadable(path) from error
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(
             f"{path} cannot be read to its end ({error}); it is damaged: copy or fetch it again."

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from pathlib import Path
 from typing import TypeGuard
 
 import torch
@@ -29,6 +30,7 @@ __all__ = [
     "check_times",
     "is_real",
     "said",
+    "unreadable",
 ]
 
 
@@ -197,6 +199,11 @@ def check_noisy(who: str, t: Tensor) -> None:
     check_times(who, t=t)
     if readable(t) and not bool(t.detach().all()):
         raise ValueError(f"{who} was asked at t = 0, where there is no noise and eps_hat is 0 / 0; ask at a t above 0.")
+
+
+def unreadable(path: Path) -> PermissionError:
+    """What to raise for a file that is there and may not be read: it is not damaged."""
+    return PermissionError(f"{path} may not be read by this user; change its rights, or copy it.")
 
 
 def check_generator(who: str, generator: torch.Generator | None) -> None:

@@ -21,6 +21,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from .door import unreadable
+
 Module = TypeVar("Module", bound=nn.Module)
 
 # what weights may be kept as; a file may hold other types too, which cannot be copied
@@ -98,6 +100,7 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
 
     Raises:
         FileNotFoundError: if there is no such file.
+        PermissionError: if it may not be read.
         ValueError: if it is not a whole safetensors file.
     """
     path = Path(path)
@@ -107,7 +110,7 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
     except PermissionError as error:
-        raise PermissionError(f"{path} may not be read by this user; change its rights, or copy it.") from error
+        raise unreadable(path) from error
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(
             f"{path} is not a whole safetensors file ({error}); it may have been cut off while copying."

@@ -282,8 +282,8 @@ class Trainer(Generic[Model]):
             ValueError: if the folder holds a checkpoint and this trainer has not gone on from it: it would be lost.
             KeyboardInterrupt: on Ctrl-C, after the step and a checkpoint; pressed twice in a step, at once and without.
         """
-        known = self.folder is None or self.folder.resolve() in self._known
-        if self.folder is not None and not known and (self.folder / CHECKPOINT).exists():
+        strange = self.folder is not None and self.folder.resolve() not in self._known
+        if self.folder is not None and strange and (self.folder / CHECKPOINT).exists():
             raise ValueError(
                 f"{self.folder} holds the checkpoint of a run, which this one would write over. trainer.resume(folder) "
                 "goes on from it; to start anew, give another folder, or delete that file."
@@ -353,9 +353,9 @@ class Trainer(Generic[Model]):
             pass
         return self
 
-    def _train_step(self, batch: tuple[Tensor, Tensor | None] | None = None) -> Tensor:
+    def _train_step(self, batch: tuple[Tensor, Tensor | None]) -> Tensor:
         config = self.config
-        x_0, condition = self._batches(self.step) if batch is None else batch
+        x_0, condition = batch
         if len(x_0) != config.batch_size:
             raise ValueError(
                 f"the data gave {len(x_0)} examples for step {self.step}, and {config.batch_size} were asked for; "

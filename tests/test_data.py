@@ -793,3 +793,17 @@ def test_a_global_seed_holds_in_its_block_and_leaves_the_generators_of_gpus_alon
         inside = torch.rand(3)
     assert torch.equal(torch.rand(3), expected) and not touched
     assert torch.equal(inside, torch.rand(3, generator=torch.Generator().manual_seed(7)))
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    names = ("x-ubyte", "x-ubyte.gz")
+    for name in names:
+        (tmp_path / name).touch()
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    monkeypatch.setattr("diffusion_edu.data.gzip.open", refuse)
+    for name in names:
+        with pytest.raises(PermissionError, match=f"{name} may not be read by this user"):
+            read_idx(tmp_path / name)

@@ -877,8 +877,8 @@ def test_between_two_reports_training_never_waits_for_the_device(name, precision
     options = {"dropout": 0.1, "precision": precision, "accumulate": accumulate, "label_drop": 0.2, "steps": 100}
     trainer = pictures_trainer(device, schedule=schedule_on(CPU, name), **options)
     for _ in range(2):  # the first steps make what later ones have
-        trainer._train_step()
-    losses = without_waiting(lambda: [trainer._train_step() for _ in range(4)])
+        trainer._train_step(trainer._batches(trainer.step))
+    losses = without_waiting(lambda: [trainer._train_step(trainer._batches(trainer.step)) for _ in range(4)])
     assert torch.stack(losses).isfinite().all() and trainer.step == 6 and trainer._average.n_averaged == 6
 
 

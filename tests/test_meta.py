@@ -293,9 +293,9 @@ COMBINATIONS += [("log_normal", "edm", "edm", "edm")]
 def test_a_training_step_never_waits_for_the_device(drawn, name, row, weight, accumulate, monkeypatch):
     schedule = copy.deepcopy(SCHEDULES[name])
     trainer = meta_trainer(monkeypatch, schedule, ROWS[row], TIMES[drawn], WEIGHTS[weight], accumulate)
-    trainer._train_step()
+    trainer._train_step(trainer._batches(trainer.step))
     with Crossings() as crossings:
-        loss = trainer._train_step()
+        loss = trainer._train_step(trainer._batches(trainer.step))
     check(loss, shape=())
     assert crossings.waiting == [] and trainer.step == 2
     assert all(p.is_meta and p.grad is not None and p.grad.is_meta for p in trainer.model.parameters())

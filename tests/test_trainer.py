@@ -126,7 +126,7 @@ def test_what_a_network_draws_by_itself_depends_on_step_and_part_and_leaves_the_
             process_index=process, num_processes=processes, no_sync=real.no_sync, is_main_process=True
         )
         for _ in range(3):
-            trainer._train_step()
+            trainer._train_step(trainer._batches(trainer.step))
         return found
 
     moons_trainer(3)
@@ -497,7 +497,7 @@ def test_the_average_and_the_reports_cost_little():
         return time.perf_counter() - start
 
     average = min(seconds(lambda: trainer._average.update_parameters(trainer.model)) for _ in range(5))
-    assert average < 0.25 * min(seconds(trainer._train_step) for _ in range(3))
+    assert average < 0.25 * min(seconds(lambda: trainer._train_step(trainer._batches(trainer.step))) for _ in range(3))
 
 
 def test_a_module_that_only_looks_like_a_network_is_trained_as_well():

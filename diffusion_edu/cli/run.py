@@ -43,7 +43,7 @@ __all__ = ["Log", "train"]
 
 CARD = "README.md"
 # What may change between the start of a run and its end without its being another run.
-# (The parts of a batch are not, where there is dropout.)
+# (Where there is dropout, train.accumulate may not: its masks go by the parts of a batch.)
 FREE = ("train.device", "train.compile", "train.accumulate", "train.log_every", "train.save_every", "data.folder")
 
 
@@ -191,7 +191,7 @@ def _same_run(recipe: Recipe, folder: Path) -> None:
         changed = [
             name
             for name in differences(before, recipe)
-            if (name not in FREE or (name == "train.accumulate" and recipe.unet.dropout))  # its masks go by the parts
+            if (name not in FREE or (name == "train.accumulate" and recipe.unet.dropout))
             and name.partition(".")[0] not in ("sample", "evaluate", "log")
         ]
         if _goes_further(before.train, recipe.train):

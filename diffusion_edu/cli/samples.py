@@ -311,18 +311,17 @@ def code_length(model: Denoiser, pictures: Tensor, labels: Tensor | None, seed: 
 
     Args:
         model: in eval mode.
-        pictures: (N, C, H, W), in [-1, 1], on the 256 levels; N >= 2.
-        labels: (N,), or None.
+        pictures: (N, C, H, W), in [-1, 1], on the 256 levels, where the model is; N >= 2.
+        labels: (N,) there too, or None.
         seed: of the noise and of the probes.
 
     Returns:
         the mean over the pictures and its standard error.
     """
-    device = next(iter(model.parameters())).device if isinstance(model, torch.nn.Module) else pictures.device
     generator, bits = seeded(seed), []
     for i in range(0, len(pictures), BATCH_OF_CODES):
-        x = dequantize(pictures[i : i + BATCH_OF_CODES], generator).to(device)
-        condition = None if labels is None else labels[i : i + BATCH_OF_CODES].to(device)
+        x = dequantize(pictures[i : i + BATCH_OF_CODES], generator)
+        condition = None if labels is None else labels[i : i + BATCH_OF_CODES]
         log_p = log_likelihood(
             model,
             x,
@@ -376,7 +375,8 @@ def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: in
     f_other, _ = features.of(other)
     asked = recipe.model.conditional and said is not None and said_of_real is not None
     bits = min(bits, n)  # there may be fewer pictures than were asked for
-    told = labels[:bits] if recipe.model.conditional else None
+    device = next(model.parameters()).device
+    told = labels[:bits].to(device) if recipe.model.conditional else None
     return Quality(
         n,
         frechet_estimate(f_samples, f_reference),
@@ -392,7 +392,7 @@ def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: in
         f"{settings.sampler}, {settings.steps} steps, {settings.grid} grid"
         + (f", guidance {settings.guidance:g}" if settings.guidance != 1 else ""),
         seconds,
-        code_length(model, reference[:bits], told, seed) if bits else None,
-        code_length(model, other[:bits], told, seed) if bits else None,
+        code_length(model, reference[:bits].to(device), told, seed) if bits else None,
+        code_length(model, other[:bits].to(device), told, seed) if bits else None,
         bits,
     )
