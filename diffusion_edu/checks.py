@@ -371,6 +371,7 @@ def diagnose(
     *,
     atol: float = 1e-6,
     rtol: float = 1e-5,
+    what: str = "",
 ) -> str | None:
     """What is wrong with an answer, by comparing it with answers known to be wrong.
 
@@ -381,6 +382,7 @@ def diagnose(
             float64, of the right shape) and says whether it does. The first that fits is taken.
         atol: how far apart equal numbers may be, in their unit.
         rtol: the same, as a part of the right number.
+        what: which of several answers this is, for the diagnoses that do not come from ``wrong``.
 
     Returns:
         None where the answer is right, else the diagnosis in words.
@@ -391,9 +393,9 @@ def diagnose(
     wanted = _tensor(right)
     if wanted is None:
         return _diagnose_by_equality(answer, right, wrong or {})
-    given = _tensor(answer)
+    given, which = _tensor(answer), f"{what}: " if what else ""
     if given is None:
-        return f"a number or a tensor was asked for, and this is {_a(type(answer).__name__)}"
+        return f"{which}a number or a tensor was asked for, and this is {_a(type(answer).__name__)}"
     diagnosis = None
     for words, known in (wrong or {}).items():
         if callable(known):
@@ -412,11 +414,11 @@ def diagnose(
     if diagnosis is not None:
         return diagnosis
     if given.shape != wanted.shape:
-        return f"the shape is {tuple(given.shape)} where {tuple(wanted.shape)} was asked for"
+        return f"{which}the shape is {tuple(given.shape)} where {tuple(wanted.shape)} was asked for"
     if not bool(given.isfinite().all()):
-        return "there are numbers in it that are not finite"
+        return f"{which}there are numbers in it that are not finite"
     gap = (given - wanted).abs().max().item()
-    return f"the numbers are off by up to {gap:.2g}, in a way that is not among the usual mistakes"
+    return f"{which}the numbers are off by up to {gap:.2g}, in a way that is not among the usual mistakes"
 
 
 def _diagnose_by_equality(answer: object, right: object, wrong: Mapping[str, object]) -> str | None:

@@ -17,7 +17,7 @@ __all__ = ["half_and_half", "noising", "sevens"]
 
 def _half_and_half(t: object) -> str | None:
     wrong = {
-        "this is alpha = cos(pi/4), the amplitude at that time; the time t was asked": math.sqrt(0.5),
+        "this is alpha = cos(pi/4), the amplitude at that time; the time t was asked for": math.sqrt(0.5),
         "this is the angle pi/4; the time is the angle divided by pi/2": math.pi / 4,
         "this is the angle in degrees; the time runs from 0 to 1": 45.0,
     }
@@ -29,7 +29,7 @@ def _noising(attempt: Callable[..., object]) -> str | None:
     x_0, eps = torch.randn(2, 4, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     alpha, sigma = schedule.scales(t, like=x_0)
     wrong = {
-        "the noise is multiplied by sigma^2, the variance: the standard deviation sigma was asked": (
+        "the noise is multiplied by sigma^2, the variance: the standard deviation sigma was asked for": (
             alpha * x_0 + sigma**2 * eps
         ),
         "the picture does not shrink: without alpha in front of x_0 the sum grows too large": x_0 + sigma * eps,
@@ -41,7 +41,7 @@ def _noising(attempt: Callable[..., object]) -> str | None:
 
 def _sevens(labels: object) -> str | None:
     if not isinstance(labels, Tensor):
-        return f"a tensor was asked for, as `asked` is one, and this is of type {type(labels).__name__}"
+        return f"a tensor was asked for, such as the notebook's `asked`, and this is of type {type(labels).__name__}"
     if labels.ndim == 2:
         return "these are rows of numbers; one whole number for each sample is asked for, not a one-hot row"
     if labels.is_floating_point():

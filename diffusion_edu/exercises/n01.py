@@ -33,7 +33,7 @@ def _one_step(attempt: Callable[..., object]) -> str | None:
             keep * x + beta * eps
         ),
         "x does not shrink, so that every step makes the variance larger": x + torch.sqrt(beta) * eps,
-        "x is multiplied by 1 - beta, and its root was asked: the variance would settle at 1 / (2 - beta)": (
+        "x is multiplied by 1 - beta, but its root was asked for: the variance would settle at 1 / (2 - beta)": (
             (1 - beta) * x + torch.sqrt(beta) * eps
         ),
         "both roots are missing: variances stand where standard deviations belong": (1 - beta) * x + beta * eps,
@@ -51,16 +51,16 @@ def _steps_to_forget(k: object) -> str | None:
     log_keep = math.log1p(-BETA) / 2  # log of the factor of one step
     steps = math.log(0.01) / log_keep
     wrong = {
-        "at this step the amplitude is still a little above 1 %; a step is whole, and it was asked when it has fallen "
-        "to 1 %: round up": lambda k: math.floor(steps) <= float(k) < math.ceil(steps),
+        "at this step the amplitude is still a little above 1 %; steps are whole, and the first one at which it has "
+        "fallen to 1 % was asked for: round up": lambda k: math.floor(steps) <= float(k) < math.ceil(steps),
         "this is the step at which the variance (1 - beta)^k has fallen to 1 %; one step multiplies the amplitude by "
         "the root, sqrt(1 - beta)": lambda k: abs(float(k) - steps / 2) <= 0.6,
-        "here log(1 - beta) was taken to be -beta; that is nearly so, and over hundreds of steps the difference is "
-        "seen": lambda k: abs(float(k) - 2 * math.log(100) / BETA) <= 0.6,
+        "here log(1 - beta) was taken to be -beta; that is nearly so, but over hundreds of steps the difference "
+        "shows": lambda k: abs(float(k) - 2 * math.log(100) / BETA) <= 0.6,
         "two logarithms are mixed here: log10 of 1 % divided by the natural logarithm of sqrt(1 - beta)": lambda k: (
             abs(float(k) - math.log10(0.01) / log_keep) <= 0.6
         ),
-        "1 / beta steps shrink the amplitude by exp(-1/2), to 61 %": 1 / BETA,
+        "1 / beta steps shrink the amplitude only to about exp(-1/2) = 61 %": 1 / BETA,
     }
     return diagnose(k, math.ceil(steps), wrong, atol=1e-6, rtol=0.0)
 
@@ -73,8 +73,8 @@ def run_chain(name: str, seed: int = 0) -> tuple[Tensor, Tensor]:
         seed: of the draws.
 
     Returns:
-        x of shape (K + 1, N) and eps of shape (K, N): x[k] is x_k of N independent runs, and eps[k - 1] is what the
-        chain gives back as the noise of its step k. x_0 has mean 1 and variance 1.
+        x of shape (151, 1000) and eps of shape (150, 1000): x[k] is x_k of 1000 independent runs, and eps[k - 1] is
+        what the chain returns as the noise of its step k. x_0 has mean 1 and variance 1.
 
     Raises:
         ValueError: for another name.
@@ -113,8 +113,8 @@ def _no_shrinking(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor
 
 _CHAINS = {"A": _beta_for_its_root, "B": _honest, "C": _noise_drawn_twice, "D": _no_shrinking}
 _MISSED = {
-    "A": "A's x has the right mean and comes out of its own noise, but its spread shrinks",
-    "C": "C's x has the right variance at every step, and so has its eps: a variance of either misses that the two do "
+    "A": "A's x has the right mean, and its eps is the noise that went into it, but its spread shrinks",
+    "C": "C's x has the right variance at every step, and so has its eps: neither variance can show that the two do "
     "not belong together",
     "D": "D's x moves with its noise as it should, but its mean never fades and its spread grows",
 }
@@ -133,8 +133,8 @@ def _bug_hunt(statistic: Callable[..., object]) -> str | None:
         return "on an honest chain your statistic gives numbers that are not finite"
     if HONEST in accused:
         return (
-            f"it accuses chain {HONEST}, which is honest: another run of the same chain gives quite another value. "
-            "Average over the runs"
+            f"it accuses chain {HONEST}, which is honest: with another seed the same chain gives a very different "
+            "value. Average over the 1000 runs"
         )
     return hunted(accused, _MISSED)
 

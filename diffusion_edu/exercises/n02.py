@@ -32,11 +32,11 @@ def _jump(attempt: Callable[..., object]) -> str | None:
     x_0, eps = torch.randn(2, 4, 3, 4, 4, generator=seeded(2, 1))
     a = alpha_bar.reshape(-1, 1, 1, 1)
     wrong = {
-        "the noise is multiplied by 1 - alpha_bar, and this is the variance: the standard deviation was asked": (
+        "the noise is multiplied by 1 - alpha_bar, and this is the variance: the standard deviation was asked for": (
             torch.sqrt(a) * x_0 + (1 - a) * eps
         ),
         "x_0 is multiplied by alpha_bar, which is the share of its variance that is left; its amplitude, the root, was "
-        "asked": a * x_0 + torch.sqrt(1 - a) * eps,
+        "asked for": a * x_0 + torch.sqrt(1 - a) * eps,
         "both roots are missing: variances stand where standard deviations belong": a * x_0 + (1 - a) * eps,
         "the two factors have changed places: at alpha_bar = 1 the picture must be clean": (
             torch.sqrt(1 - a) * x_0 + torch.sqrt(a) * eps
@@ -44,8 +44,10 @@ def _jump(attempt: Callable[..., object]) -> str | None:
         "the two amplitudes add up to 1 here; it is their squares that do": (
             torch.sqrt(a) * x_0 + (1 - torch.sqrt(a)) * eps
         ),
-        "alpha_bar met the last axis, so that columns of pixels got levels of their own: it holds one number a picture "
-        "and must be reshaped to (B, 1, 1, 1)": torch.sqrt(alpha_bar) * x_0 + torch.sqrt(1 - alpha_bar) * eps,
+        "broadcasting, alpha_bar met the last axis, so that each column of pixels got a level of its own: it holds one "
+        "number per picture and must be reshaped to (B, 1, 1, 1)": (
+            torch.sqrt(alpha_bar) * x_0 + torch.sqrt(1 - alpha_bar) * eps
+        ),
     }
     answer = attempt(x_0, alpha_bar, eps)
     if _two_calls_differ(answer, attempt(x_0, alpha_bar, eps)):
@@ -64,13 +66,13 @@ def _jump_on(attempt: Callable[..., object]) -> str | None:
         "this is the jump from x_0, taken from x_s: it shrinks x_s as if nothing had shrunk it yet": (
             torch.sqrt(a_t) * x_s + torch.sqrt(1 - a_t) * eps
         ),
-        "the factor of x_s is right, and the noise is that of a jump from x_0: what x_s holds already is counted "
+        "the factor of x_s is right, but the noise is that of a jump from x_0: what x_s holds already is counted "
         "twice": mean + torch.sqrt(1 - a_t) * eps,
-        "the variance of the noise is the difference 1 - alpha_bar_t - (1 - alpha_bar_s) here; but the noise in x_s "
-        "shrinks on the way too, so that more has to be added": mean + torch.sqrt(a_s - a_t) * eps,
+        "here the variance of the noise is the difference (1 - alpha_bar_t) - (1 - alpha_bar_s); but the noise in x_s "
+        "shrinks on the way too, so more has to be added": mean + torch.sqrt(a_s - a_t) * eps,
         "the noise is multiplied by 1 - alpha_bar_t / alpha_bar_s, and this is the variance: the standard deviation "
-        "was asked": mean + (1 - ratio) * eps,
-        "x_s is multiplied by alpha_bar_t / alpha_bar_s, and its root was asked": (
+        "was asked for": mean + (1 - ratio) * eps,
+        "x_s is multiplied by alpha_bar_t / alpha_bar_s, but its root was asked for": (
             ratio * x_s + torch.sqrt(1 - ratio) * eps
         ),
     }
@@ -88,7 +90,8 @@ def _table(attempt: Callable[..., object]) -> str | None:
     for T in (100, 200, 500):
         betas = attempt(T)
         if not isinstance(betas, Tensor) or betas.is_complex():
-            return f"a tensor of {T} betas was asked for, and this is a {type(betas).__name__}"
+            kind = "complex Tensor" if isinstance(betas, Tensor) else type(betas).__name__
+            return f"a tensor of {T} real betas was asked for, and this is a {kind}"
         if betas.shape != (T,):
             return f"for T = {T} the shape is {tuple(betas.shape)}, and one beta a step was asked for: ({T},)"
         betas = betas.detach().double()
@@ -130,9 +133,9 @@ def _diagnose_table(betas: Tensor, T: int) -> str | None:
     if gap.abs().max() > ALLOWED:
         k = int(gap.abs().argmax()) + 1
         return (
-            f"the end is right, and on the way it differs: for T = {T}, at t = {k / T:.3g}, the "
+            f"the end is right, but on the way it differs: for T = {T}, at t = {k / T:.3g}, the "
             f"log-SNR is {abs(gap[k - 1].item()):.1f} {'higher' if gap[k - 1] > 0 else 'lower'} than DDPM's. "
-            "Look at the first beta"
+            f"Look at {'the first beta' if k == 1 else f'the betas up to step {k}'}"
         )
     return None
 
@@ -172,10 +175,10 @@ JUMPS: dict[str, Jump] = {
 }
 HONEST = "D"
 _MISSED = {
-    "A": "A stands at the level of the step before: its x_1 is the clean x_0",
+    "A": "A has the noise level of the step before: its x_1 is the clean x_0",
     "B": "B is right at k = 1 and only there",
     "C": "C's signal is right at every step, and its noise is too small",
-    "E": "E keeps the variance at 1, and nothing of x_0 is left after two steps",
+    "E": "E keeps the variance at 1, but hardly anything of x_0 is left after one step",
 }
 
 
@@ -186,38 +189,38 @@ def _bug_hunt(test: Callable[..., object]) -> str | None:
         answer = test(suspect, betas)
         verdict = truth(answer)
         if verdict is None:
-            return f"a test answers True or False, and on jump {name} yours gave back a {type(answer).__name__}"
+            return f"a test must return True or False, and on jump {name} yours returned a {type(answer).__name__}"
         if not verdict:
             accused.append(name)
     if len(accused) == len(JUMPS):
         return (
             f"it accuses all five, and {HONEST} is honest: its numbers are float32, so two that should be equal may "
-            "differ in the seventh digit. Compare with a tolerance, and look whether what you compare with is right"
+            "differ in the seventh digit. Compare with a tolerance, and check that what you compare with is right"
         )
     if HONEST in accused:
-        return f"it accuses {listed(accused)}, and {HONEST} is honest. Look whether what you compare with is right"
+        return f"it accuses {listed(accused)}, and {HONEST} is honest. Check that what you compare with is right"
     return hunted(accused, _MISSED)
 
 
 jump = Exercise(
-    "2.1", _jump, hint="both factors are roots, and their squares add up to 1; one number a picture needs a reshape."
+    "2.1", _jump, hint="both factors are roots, and their squares add up to 1; one number per picture needs a reshape."
 )
 jump_on = Exercise(
     "2.2",
     _jump_on,
-    hint="the factor a takes sqrt(alpha_bar_s) to sqrt(alpha_bar_t); then ask which variance is missing from "
-    "a^2 (1 - alpha_bar_s) to 1 - alpha_bar_t.",
+    hint="the factor a takes sqrt(alpha_bar_s) to sqrt(alpha_bar_t); then ask how much variance must be "
+    "added to a^2 (1 - alpha_bar_s) to make 1 - alpha_bar_t.",
 )
 table = Exercise(
     "2.3",
     _table,
-    hint="by (2.8) the sum of the betas decides where the chain ends, and on the way how far it has come.",
+    hint="by (2.8) the sum of the betas decides where the chain ends, and the sum up to step k how far it is by then.",
     praise="the same curve of log-SNR in 100, 200 and 500 steps",
 )
 bug_hunt = Exercise(
     "2.4",
     _bug_hunt,
-    hint="with eps = 0 a jump shows its signal factor, and with x_0 = 0 its noise factor; hold both against k steps of "
+    hint="with eps = 0 a jump shows its signal factor, and with x_0 = 0 its noise factor; compare both with k steps of "
     "the chain, at more than one k.",
     praise="it accuses A, B, C and E, and lets the honest D go",
 )

@@ -35,32 +35,28 @@ def _posterior(attempt: Callable[..., object]) -> str | None:
     on_x_k, on_x_0 = torch.sqrt(1 - b) * (1 - before) / (1 - now), torch.sqrt(before) * b / (1 - now)
     wrong_mean = {
         "in the mean, x_k and x_0 have changed places": on_x_k * x_0 + on_x_0 * x_k,
-        "in the mean, x_0 has sqrt(alpha_bar_k) for a factor, where sqrt(alpha_bar_{k-1}) belongs: x_0 has the factor "
-        "that it has in x_{k-1}": on_x_k * x_k + torch.sqrt(now) * b / (1 - now) * x_0,
+        "in the mean, x_0 has sqrt(alpha_bar_k) for a factor, where sqrt(alpha_bar_{k-1}) belongs: x_0 enters with the "
+        "factor that it has in x_{k-1}": on_x_k * x_k + torch.sqrt(now) * b / (1 - now) * x_0,
         "in the mean, the factor of x_k lacks its sqrt(1 - beta)": on_x_k / torch.sqrt(1 - b) * x_k + on_x_0 * x_0,
-        "in the mean, the roots are missing: sqrt(1 - beta) and sqrt(alpha_bar_{k-1}) were asked": (
+        "in the mean, the roots are missing: sqrt(1 - beta) and sqrt(alpha_bar_{k-1}) belong there": (
             (1 - b) * (1 - before) / (1 - now) * x_k + before * b / (1 - now) * x_0
         ),
-        "the mean is divided by 1 - alpha_bar_{k-1}, and 1 - alpha_bar_k, the noise after the step, belongs there": (
+        "the mean is divided by 1 - alpha_bar_{k-1}, but 1 - alpha_bar_k, the variance in x_k, belongs there": (
             torch.sqrt(1 - b) * x_k + torch.sqrt(before) * b / (1 - before) * x_0
         ),
         "this is the mean of the step forward, which does not know x_0": torch.sqrt(1 - b) * x_k,
     }
     wrong_variance = {
-        "in place of the variance this is the standard deviation: the variance was asked": right.std,
+        "for the variance, this is the standard deviation: the variance itself was asked for": right.std,
         "this is beta, the variance of the step forward; knowing x_0 makes it smaller": b,
-        "the variance is upside down: the noise before the step stands above, the noise after it below": (
+        "the fraction in the variance is upside down: 1 - alpha_bar_{k-1} belongs above, 1 - alpha_bar_k below": (
             (1 - now) / (1 - before) * b
         ),
         "the variance was not divided by 1 - alpha_bar_k": (1 - before) * b,
     }
-    diagnosis = diagnose(mean, right.mean, wrong_mean)
-    if diagnosis is not None:
-        return diagnosis if diagnosis.startswith(("in the mean", "the mean", "this is")) else f"the mean: {diagnosis}"
-    diagnosis = diagnose(variance, right.variance, wrong_variance)
-    if diagnosis is not None and "usual mistakes" in diagnosis:
-        return f"the mean is right, and the variance is not: {diagnosis}"
-    return diagnosis
+    return diagnose(mean, right.mean, wrong_mean, what="the mean") or diagnose(
+        variance, right.variance, wrong_variance, what="the mean is right, but the variance is not"
+    )
 
 
 def _coin(attempt: Callable[..., object]) -> str | None:
@@ -69,22 +65,24 @@ def _coin(attempt: Callable[..., object]) -> str | None:
     root, var = torch.sqrt(kept), 1 - kept
     h = root * x_k / var
     wrong = {
-        "this is the probability of +1, between 0 and 1; the mean is that probability minus the one of -1": (
+        "this is the probability of +1, between 0 and 1; the mean is that probability minus that of -1": (
             torch.sigmoid(2 * h)
         ),
-        "this is the more likely of the two, and the mean was asked: with x_k = 0.2 it is not certain": torch.sign(x_k),
-        "x_k is divided by sigma, the standard deviation, and sigma^2 = 1 - alpha_bar belongs there": (
+        "this is the more likely of the two, but the mean was asked for: at x_k = 0.2 neither is certain": (
+            torch.sign(x_k)
+        ),
+        "x_k is divided by sigma, the standard deviation, but sigma^2 = 1 - alpha_bar belongs there": (
             torch.tanh(root * x_k / torch.sqrt(var))
         ),
         "there is a factor 2 too many: the two exponents differ by 2h, and tanh(h) has it already": torch.tanh(2 * h),
-        "there is a factor 2 too few: each exponent has the product 2 x_k sqrt(alpha_bar), divided by 2 sigma^2": (
+        "a factor 2 is missing: each exponent has the product 2 x_k sqrt(alpha_bar), divided by 2 sigma^2": (
             torch.tanh(h / 2)
         ),
         "alpha_bar stands where its root belongs": torch.tanh(kept * x_k / var),
         "here the shrinking was undone and nothing was averaged: x_k / sqrt(alpha_bar) is not between -1 and 1": (
             x_k / root
         ),
-        "this is the best guess on a straight line, right for Gaussian data; a coin's data are two points": root * x_k,
+        "this is the best straight line in x_k, right for Gaussian data; a coin's data are two points": root * x_k,
     }
     return diagnose(attempt(x_k, kept), torch.tanh(h), wrong)
 
@@ -119,21 +117,19 @@ def _sampler_variance(attempt: Callable[..., object]) -> str | None:
             _variances(betas.flip(0), False)
         ),
     }
-    diagnosis = diagnose(wide, _variances(betas, False), wrong, atol=1e-6)
+    diagnosis = diagnose(wide, _variances(betas, False), wrong, atol=1e-6, what="with beta")
     if diagnosis is not None:
         return diagnosis
     wrong = {
         "with tilde=True this is the answer for beta: the variance of each step should be beta-tilde there": (
             _variances(betas, False)
         ),
-        "with beta it is right; with beta-tilde a root was taken, and it is a variance already": (
+        "with beta it is right; with beta-tilde a root was taken, but beta-tilde is a variance already": (
             _variances(betas, True, root=True)
         ),
     }
-    diagnosis = diagnose(narrow, _variances(betas, True), wrong, atol=1e-6)
-    if diagnosis is not None and "usual mistakes" in diagnosis:
-        return f"with beta it is right, and with beta-tilde it is not: {diagnosis}"
-    return diagnosis
+    what = "with beta it is right, but with beta-tilde it is not"
+    return diagnose(narrow, _variances(betas, True), wrong, atol=1e-6, what=what)
 
 
 @lru_cache(maxsize=64)
@@ -176,8 +172,8 @@ def run_sampler(name: str, seed: int = 0) -> Tensor:
 
 
 _MISSED = {
-    "B": "B walks as it should, and its samples have the right size on average; but they lie around -1 and +1, where a "
-    "coin lies exactly on them",
+    "B": "B walks as it should, and its samples have the right size on average; but they scatter around -1 and +1, "
+    "and a coin's values are exactly -1 and +1",
     "C": "C's samples are perfect; on the way it has hardly any noise, so look at x[k] in the middle of the walk",
     "D": "D's samples are all a little too small, by less than 0.1 %: look at their size, which does not vary in an "
     "honest sampler",
@@ -197,8 +193,8 @@ def _bug_hunt(statistic: Callable[..., object]) -> str | None:
         return "on an honest sampler your statistic gives numbers that are not finite"
     if HONEST in accused:
         return (
-            f"it accuses sampler {HONEST}, which is honest: another run of the same sampler gives quite another value. "
-            "Average over the runs"
+            f"it accuses sampler {HONEST}, which is honest: with another seed the same sampler gives a very different "
+            "value. Average over the 2000 runs"
         )
     return hunted(accused, _MISSED)
 
@@ -216,7 +212,7 @@ sampler_variance = Exercise(
     "3.3",
     _sampler_variance,
     hint="the mean of a step back is sqrt(1 - beta) x_k here; then (1.2) of notebook 01 gives the variance.",
-    praise="beta keeps N(0, 1) but for the last step, and beta-tilde makes it narrower",
+    praise="beta keeps N(0, 1) except in the last step, and beta-tilde makes it narrower",
 )
 bug_hunt = Exercise(
     "3.4",

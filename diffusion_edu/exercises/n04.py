@@ -33,9 +33,9 @@ def _bits(attempt: Callable[..., object]) -> str | None:
     in_bits, offset = nats / (dims * math.log(2)), math.log2(127.5)
     wrong = {
         "this is in nats for each number: a bit is log 2 = 0.69 nats, so divide by log 2 as well": nats / dims,
-        "these are the bits for a number of the range [-1, 1]; the unit of an 8-bit pixel is 127.5 times smaller, and "
+        "these are the bits in the unit of the range [-1, 1]; the unit of an 8-bit pixel is 127.5 times smaller, and "
         "log2(127.5) was forgotten": in_bits,
-        "log2(127.5) was subtracted: in the smaller unit the density is smaller, so the bits become more": (
+        "log2(127.5) was subtracted: in the smaller unit the density is smaller, so it takes more bits": (
             in_bits - offset
         ),
         "the offset here is 8 bits, and that is for data on [0, 1] with 256 values; data on [-1, 1] have the offset "
@@ -45,7 +45,7 @@ def _bits(attempt: Callable[..., object]) -> str | None:
         "the offset here is 7 bits, and that is for a bin of width 2 / 256; neighbouring values of 8-bit data are "
         "2 / 255 apart": in_bits + 7,
         "the offset is in nats here, log(127.5), and the rest in bits": in_bits + math.log(127.5),
-        "the offset was divided by the number of dimensions; each pixel changes its own unit, so each pays it all": (
+        "the offset was divided by the number of dimensions; each pixel changes its own unit, so each gets all of it": (
             in_bits + offset / dims
         ),
         "these are the bits of a whole picture: divide by the number of dimensions": nats / math.log(2) + offset * dims,
@@ -66,8 +66,8 @@ def _one_term(attempt: Callable[..., object]) -> str | None:
     fall = before / (1 - before) - now / (1 - now)
     widths = (w - 1 - torch.log(w)) / 2
     wrong = {
-        "this is the term of a model that has the posterior's variance; this model has another one, which the argument "
-        "variance says": fall / 2 * error**2,
+        "this is the term of a model that has the posterior's variance; this model has another one, given by the "
+        "argument variance": fall / 2 * error**2,
         "the price of the wrong width, (w - 1 - log w) / 2, is missing": w * fall / 2 * error**2,
         "the error's part has no factor w: it is measured in the model's variance, not in the posterior's": (
             widths + fall / 2 * error**2
@@ -91,7 +91,10 @@ def _one_term(attempt: Callable[..., object]) -> str | None:
 
 
 def _terms(v_0: float, steps: int) -> dict[str, Tensor]:
-    """Everything that the programs below need, for data N(0, v_0) and T equal steps; entries for k = 2 ... T."""
+    """What the programs below need, for data N(0, v_0) and T = ``steps`` equal steps.
+
+    "signal", "noise" and "left" have entries for k = 0 ... T; "beta", "posterior" and "gain" for k = 2 ... T.
+    """
     t = times(steps).flip(0)
     signal, noise = SCHEDULE.alpha(t) ** 2, SCHEDULE.sigma(t) ** 2
     left = torch.full_like(t, v_0)  # Var[x_0 | x_k]
@@ -140,8 +143,8 @@ _LEFT_OUT = {"A": "widths", "B": "L_0", "C": "none", "D": "L_1", "E": "L_T"}
 _WHY = {
     "A": "report A lies 0.34 nats below the exact value, and no single step explains that; sum each of the two parts "
     "of (4.10) alone",
-    "B": "report B lies more than 3 nats above the exact value; only a negative part makes a sum larger when it is "
-    "left out, and one alone is negative",
+    "B": "report B lies more than 3 nats above the exact value; leaving a part out makes a sum larger only if the part "
+    "is negative, and only one of them is",
     "C": "report C lies above the exact value by less than a thousandth, which is what (4.22) promises for a sum that "
     "has everything",
     "D": "report D lies 0.39 nats below the exact value; compute the first step's term (k = 2) alone",
@@ -169,7 +172,7 @@ def _missing(answer: object) -> str | None:
 def run_program(name: str, v_0: float, steps: int) -> tuple[float, float, float]:
     """What one of the five programs reports: L_T, the sum of L_{k-1}, and L_0, averaged over the data, in nats.
 
-    The data are N(0, v_0), the denoiser is the exact one, the model's variance is beta, the steps are T equal ones on
+    The data are N(0, v_0), the denoiser is the exact one, the model's variance is beta, and there are T equal steps of
     the linear schedule. Four of the programs have a bug.
 
     Args:
@@ -180,7 +183,7 @@ def run_program(name: str, v_0: float, steps: int) -> tuple[float, float, float]
     Raises:
         ValueError: for another name, variance or number of steps.
     """
-    if name not in PROGRAMS or v_0 <= 0 or steps < 3:
+    if name not in PROGRAMS or len(name) != 1 or v_0 <= 0 or steps < 3:
         raise ValueError(
             f"run_program got {name!r}, v_0 = {v_0} and T = {steps}; it takes A to E, v_0 > 0 and T from 3 on."
         )
@@ -201,11 +204,11 @@ def run_program(name: str, v_0: float, steps: int) -> tuple[float, float, float]
 
 _MISSED = {
     "A": "A forgets the price of a wrong width, and so its sum is too small",
-    "B": "B has a wrong posterior variance, and its sum is too large: it still lies above the exact value, so that "
-    "asking for a bound does not find it",
+    "B": "B has a wrong posterior variance, and its sum is too large: it still lies above the exact value, so the "
+    "test 'is it above?' does not find it",
     "C": "C takes the error at the wrong one of two neighbouring steps: each term is a little too small",
     "E": "E's decoder has a variance where a standard deviation belongs, and its sum is too large: it still lies above "
-    "the exact value, so that asking for a bound does not find it",
+    "the exact value, so the test 'is it above?' does not find it",
 }
 
 
@@ -232,12 +235,12 @@ one_term = Exercise("4.2", _one_term, hint="this is (4.10); SNR = alpha_bar / (1
 missing = Exercise(
     "4.3",
     _missing,
-    hint="compute each part with expected_parts and its pieces, and compare it with the distance from the bound.",
-    praise="you know now how large each part is, and which one is negative",
+    hint="compute each part with expected_parts or its lines; compare them with how far each report is from 2.112086.",
+    praise="you now know how large each part is, and which one is negative",
 )
 audit = Exercise(
     "4.4",
     _audit,
-    hint="(4.22) says for which variance of the data every r_k is 1.",
+    hint="in (4.22) there is no gap if every r_k is 1: with (4.18), for which variance of the data is that so?",
     praise="it accuses A, B, C and E, and lets the honest D go",
 )

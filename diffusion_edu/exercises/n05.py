@@ -21,7 +21,7 @@ __all__ = ["PROGRAMS", "bug_hunt", "loss_in_v", "run_program", "train_on_moons",
 
 SCHEDULE = BetaSchedule.linear()
 K = 300  # the step at which the small network is trained
-MARGIN = 0.05  # how far above the floor its loss may lie, as a part of the floor
+MARGIN = 0.05  # how far above the floor its loss may lie, as a fraction of the floor
 FRESH = 20_000  # draws on which it is judged
 PROGRAMS = "ABCDE"
 HONEST = "C"
@@ -39,7 +39,7 @@ def _v_from_eps(attempt: Callable[..., object]) -> str | None:
     x_0_hat = (x_t - sigma * eps_hat) / alpha
     right = alpha * eps_hat - sigma * x_0_hat
     wrong = {
-        "the sign is turned: v = alpha eps - sigma x_0, with the plus before eps": -right,
+        "the sign is wrong: v = alpha eps - sigma x_0, with the plus before eps": -right,
         "the two factors have changed places: alpha belongs to eps and sigma to x_0": sigma * eps_hat - alpha * x_0_hat,
         "x_t stands where x_0_hat belongs: solve x_t = alpha x_0 + sigma eps for x_0 first": (
             alpha * eps_hat - sigma * x_t
@@ -82,7 +82,7 @@ def _train_on_moons(attempt: Callable[..., object]) -> str | None:
         network = nn.Sequential(nn.Linear(2, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 2))
         trained = attempt(network, lambda n: mixture.sample(n, data).float(), alpha_bar)
     if not isinstance(trained, nn.Module):
-        return "give back the network itself, which the check then tries on fresh draws"
+        return f"return the network itself, for the check to try on fresh draws; this is a {type(trained).__name__}"
 
     generator = seeded(5, 4)
     x_0 = mixture.sample(FRESH, generator).float()
@@ -93,7 +93,10 @@ def _train_on_moons(attempt: Callable[..., object]) -> str | None:
     with torch.no_grad():
         output = trained(x_t)
     if output.shape != eps.shape:
-        return f"the network gives back {tuple(output.shape)} for points of shape {tuple(x_t.shape)}"
+        return (
+            f"the network's output has the shape {tuple(output.shape)} for points of shape {tuple(x_t.shape)}; "
+            "the two should be equal"
+        )
     floor, excess = _mean_square(exact - eps), _mean_square(output - exact)
     if excess <= MARGIN * floor:
         return None
@@ -104,9 +107,9 @@ def _train_on_moons(attempt: Callable[..., object]) -> str | None:
     sigma = b**0.5
     known = {
         "it has learnt x_0, and the noise was asked for: compare the output with eps": x_0_hat,
-        "it has learnt the noise with its sign turned: the target is eps": -exact,
+        "it has learnt the noise with its sign flipped: the target is eps": -exact,
         "it has learnt the score, -eps / sigma: the target is eps itself": -exact / sigma,
-        "it answers for points with less noise than these: the roots are missing in "
+        "it answers for points that were made in another way than these: the roots are missing in "
         "sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps": (-b * rootless.score(x_t.double())).float(),
         "it answers 0 nearly everywhere, so it has found nothing: the target has to be the noise that is in x_k, and "
         "each step of the optimiser has to change this network": torch.zeros_like(eps),
@@ -116,8 +119,8 @@ def _train_on_moons(attempt: Callable[..., object]) -> str | None:
     if distances[closest] < excess / 4:
         return closest
     return (
-        f"on fresh draws its loss lies {100 * excess / floor:.0f} % above the floor, and {100 * MARGIN:.0f} % were "
-        "asked for. Fresh points and fresh noise in every step, more steps, or a better step size"
+        f"on fresh draws its loss lies {100 * excess / floor:.0f} % above the floor, and at most {100 * MARGIN:.0f} % "
+        "was asked for. Try fresh points and fresh noise in every step, more steps, or a better step size"
     )
 
 
@@ -161,10 +164,10 @@ def run_program(name: str, denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tens
 
 
 _MISSED = {
-    "A": "A answers 0 to a perfect denoiser, and knows its times; only the price that it puts on an error is wrong, "
-    "and at some times it is even right",
-    "B": "B is right where all the examples of a batch have one time and one error; give them several",
-    "D": "D is right for each denoiser that does not care for t; use one whose answer depends on the t that it is told",
+    "A": "A answers 0 to a perfect denoiser, and tells it the right times; only the weight that it puts on an error is "
+    "wrong, at every time but the one with SNR = 5",
+    "B": "B is right where all the examples of a batch share one time and one error; give them different ones",
+    "D": "D is right for each denoiser that ignores t; use one whose answer depends on the t that it is told",
     "E": "E changes with the weight as it should; try a denoiser that makes no error at all",
 }
 

@@ -37,8 +37,8 @@ def _sinusoids(attempt: Callable[..., object]) -> str | None:
         "the powers are divided by n - 1, so that the slowest angle is exactly k / 10000. Ho et al.'s own program does "
         "that; here they are i / n": features(-i / (n - 1)),
         "the powers are divided by 2n: i runs over the pairs, of which there are n": features(-i / (2 * n)),
-        # float32 has lost the fastest of these angles: the second is enough to know them by
-        "the minus is missing in 10000^(-i/n): the angles grow to thousands of turns a step": lambda answer: bool(
+        # float32 has no digits left for the fastest of these angles: the second one is enough to recognise the mistake
+        "the minus is missing in 10000^(-i/n): the angles grow by thousands of radians a step": lambda answer: bool(
             torch.allclose(answer[:, 1], features(i / n)[:, 1], atol=0.02)
         ),
         "there is a factor of 2 pi too many: these angles are in radians, not in turns": features(-i / n, 2 * math.pi),
@@ -60,7 +60,7 @@ def _group_norm(attempt: Callable[..., object]) -> str | None:
     groups = 2
     x = torch.randn(3, 6, 4, 5, generator=seeded(6, 2), dtype=torch.float64)
     x = x * torch.linspace(0.5, 2, 6)[None, :, None, None] + torch.linspace(-2, 3, 18).reshape(3, 6, 1, 1)
-    x[1, :3] = 0.7 + 1e-3 * x[1, :3]  # a group that is nearly flat: only there do the 1e-5 count
+    x[1, :3] = 0.7 + 1e-3 * x[1, :3]  # a group that is nearly flat: only there does the 1e-5 matter
 
     def by(dims: tuple[int, ...], shape: tuple[int, ...], correction: int = 0, root: bool = True) -> Tensor:
         grouped = x.reshape(shape)
@@ -76,21 +76,21 @@ def _group_norm(attempt: Callable[..., object]) -> str | None:
         "the groups are right, but mean and variance run over the batch too": by((0, 2, 3, 4), grouped),
         "this is instance norm: each channel by itself; a group holds several": by((2, 3), plain),
         "this is layer norm: all channels together; they come in groups": by((1, 2, 3), plain),
-        "there are as many groups as a group should have channels: the shape is (B, groups, C // groups, H, W)": by(
+        "there are as many groups as a group should have channels: reshape to (B, groups, C // groups, H, W)": by(
             (2, 3, 4), (3, 6 // groups, groups, 4, 5)
         ),
         "a group is a run of neighbouring channels; here every second one was taken": by(
             (1, 3, 4), (3, 6 // groups, groups, 4, 5)
         ),
-        "mean and variance are taken at each pixel by itself: they run over the group's places too": by((2,), grouped),
+        "mean and variance are taken at each pixel by itself: they should run over all pixels too": by((2,), grouped),
         "this divides by the variance: its root is wanted, the standard deviation": by((2, 3, 4), grouped, root=False),
-        "the variance has n - 1 below, as in an estimate; here it is the plain mean of squares": by(
+        "the variance was divided by n - 1, as in an estimate; here it is the plain mean, divided by n": by(
             (2, 3, 4), grouped, correction=1
         ),
-        "the 1e-5 under the root are missing: a group of one colour would be 0 / 0": (
+        "the 1e-5 under the root is missing: a group of one colour would be 0 / 0": (
             (g - g.mean((2, 3, 4), keepdim=True)) / g.std((2, 3, 4), keepdim=True, correction=0)
         ).reshape(x.shape),
-        "the mean is not taken away": (g / (g.var((2, 3, 4), keepdim=True, correction=0) + 1e-5).sqrt()).reshape(
+        "the mean is not subtracted": (g / (g.var((2, 3, 4), keepdim=True, correction=0) + 1e-5).sqrt()).reshape(
             x.shape
         ),
     }
@@ -102,10 +102,10 @@ def _group_norm(attempt: Callable[..., object]) -> str | None:
 
 def _width_of_field(width: object) -> str | None:
     wrong = {
-        "the step of two is forgotten: behind it, each convolution reaches twice as far": 17,
+        "the step of two is forgotten: after it, each convolution reaches twice as far": 17,
         "the convolution with the step of two is itself 3 wide, and reaches further too": 23,
         "the input of the convolution with the step of two is at full resolution: it counts 2, not 4": 27,
-        "only what lies behind the step of two counts double; the first three convolutions lie before it": 33,
+        "only what comes after the step of two counts double; the first three convolutions come before it": 33,
         "this is how far it reaches to one side; both sides and the pixel itself were asked for": 12,
         "the pixel itself is missing: the sum begins at 1": 24,
         "a residual block holds two convolutions": 15,
@@ -122,9 +122,9 @@ def _planes(factor: object) -> str | None:
         "these are the nine weights at one place; the convolution is done at each place": 9,
         "that is the number of planes; the linear layer has that many inputs too": 256,
         "the 48 outputs are there in both, and cancel": 9 * 784 * 48,
-        "this divides the whole stem, with the picture's own channel, by the linear layer; the planes alone were "
-        "asked for": 9 * 784 * 257 / 256,
-        "this is the whole number of the planes' multiplications; divide it by those of the linear layer": 9
+        "this divides the whole first convolution, with the picture's own channel, by the linear layer; the planes "
+        "alone were asked for": 9 * 784 * 257 / 256,
+        "this is the total number of the planes' multiplications; divide it by those of the linear layer": 9
         * 784
         * 48
         * 256,
@@ -138,7 +138,10 @@ def _planes(factor: object) -> str | None:
 
 @cache
 def _network(batch_norm: bool) -> UNet:
-    """A small U-Net with random weights, none of them zero."""
+    """A small U-Net with random weights, also in the layers that start at zero in training.
+
+    With ``batch_norm`` its group norms are replaced by batch norms, and it is in training mode.
+    """
     with global_seed(6):
         network = UNet(channels=(8, 8), blocks=1, embedding=16, heads=2)
         for p in network.parameters():
@@ -180,10 +183,10 @@ def ask(name: str, x: Tensor, level: Tensor) -> Tensor:
 
 
 _MISSED = {
-    "A": "A is right as long as all the pictures of a batch have one level, as they have in a sampler; give a batch "
+    "A": "A is right as long as all the pictures of a batch share one level, as they do in a sampler; give a batch "
     "several levels, and compare with one picture at a time",
     "B": "each answer of B is right; look at what is left in your x afterwards",
-    "C": "C is told its levels, and leaves your x alone; ask it for a picture alone and again among others",
+    "C": "C is told its levels, and does not change your x; ask it about a picture by itself, and again among others",
     "E": "E gives a picture the same answer in any company; try another level",
 }
 
@@ -224,19 +227,19 @@ def _raw_step(raw_bends: object, raw_size: object, divided_bends: object) -> str
         "this is the variance; its root is wanted": (high**2 + 1) / 3,
         "this is the largest that |w k| can be; w is mostly smaller": high,
         "this is the mean of |w k|; the standard deviation was asked for": high / 2,
-        "a number that is uniform on (-1, 1) has the variance 1/3. The 1/12 is for a stretch of length 1": high
+        "a number that is uniform on (-1, 1) has the variance 1/3; 1/12 belongs to an interval of length 1": high
         / 12**0.5,
         "this is for k = 1, or for the divided step; at k = 999 w is multiplied by 999": (2 / 3) ** 0.5,
     }
     of_divided = {
         "half of the bends are at negative k: -b/w has either sign": 2 * divided,
-        "this counts from k = 0 on; between 0 and 10 lie some too": between(1e-9, 1),
+        "this counts from k = 0 on; some of these bends lie between 0 and 10": between(1e-9, 1),
         "these are the bends of the raw step. Divided, the range is from 10/999 to 1, where more of the bends are": raw,
         "(6.2) is for tau of 1 and more, and 10/999 is less: integrate again, up to w = 1": lambda given: bool(
             given > units
         ),
         "this is the share of one unit; there are 128 of them": divided / units,
-        "these are the bends beyond k = 10; half of all bends lie beyond 999 too": units / 2 * beyond(low / high),
+        "these are the bends beyond k = 10; about half of them lie beyond 999": units / 2 * beyond(low / high),
     }
     for name, answer, right, wrong, atol in (
         ("raw_bends", raw_bends, raw, of_raw, 0.005),
@@ -271,7 +274,7 @@ bug_hunt = Exercise(
 raw_step = Exercise(
     "6.6",
     _raw_step,
-    hint="(6.2) at both ends of the range, and half of it; a number uniform on (-1, 1) has the variance 1/3; for tau "
+    hint="half the difference of (6.2) at the two ends; a number uniform on (-1, 1) has the variance 1/3; for tau "
     "below 1 the integral of 1 - tau w runs to w = 1.",
     praise="divided by 999, ten times as many of the units bend where the steps are",
 )

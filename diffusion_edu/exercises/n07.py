@@ -40,8 +40,8 @@ def _share_of_the_start(share: object) -> str | None:
     d, n = 0.9999, 5000
     wrong = {
         "this is the share of all that was learnt; the share of the start is the rest": 1 - d**n,
-        "this is n times what one step takes away, as if each step took it from the whole; it takes it from what is "
-        "left": n * (1 - d),
+        "this is n times what one step takes away, as if each step took it from the whole; a step takes its share of "
+        "what is left": n * (1 - d),
         "this is the share after one step": d,
         "this is the share after 10 000 steps, one window; the run has 5000": d**10_000,
         "this is the share that the newest weights have": 1 - d,
@@ -82,7 +82,7 @@ def _ema_at(attempt: Callable[..., object], thetas: Tensor, decay: float) -> str
         "the first weights are not copied: at n = 0 nine tenths of them go in, and the rest is zero": _averaged(
             thetas, lambda n: min(decay, _ramp(n))
         ),
-        "decay and 1 - decay have changed places: the average keeps the decay of itself": _averaged(
+        "decay and 1 - decay have changed places: it is the old average that is multiplied by the decay": _averaged(
             thetas, lambda n: 1 - min(decay, _ramp(n)) if n else 0.0
         ),
         "a maximum stands where the minimum belongs: the rule is there to lower the decay": _averaged(
@@ -98,7 +98,7 @@ def _ema_at(attempt: Callable[..., object], thetas: Tensor, decay: float) -> str
         "these are the last weights": thetas[-1],
     }
     if decay == 0.5:
-        wrong["the rule alone, without its cap: the decay is the lesser of the two"] = _averaged(
+        wrong["this is the rule (1 + n)/(10 + n) without its cap: the decay is the lesser of the two"] = _averaged(
             thetas, lambda n: _ramp(n) if n else 0.0
         )
     return diagnose(attempt(thetas.clone(), decay), right, wrong, atol=1e-9, rtol=1e-9)
@@ -132,12 +132,12 @@ def _accumulate(attempt: Callable[..., object]) -> str | None:
         "the last part is left out: ten examples make two parts of four and one of two": gradient(x[:8]),
         "each part is divided by the number of examples; it is a mean already, so multiply it by its own number "
         "first": torch.stack(parts).sum(0) / len(x),
-        "the sign is turned: the gradient was asked for, not the step": -right,
+        "the sign is flipped: the gradient was asked for, not the step": -right,
     }
     seen[0] = 0
     answer = attempt(loss, start.clone().requires_grad_(), x.clone(), most)
     if seen[0] > most:
-        return f"the loss was asked about {seen[0]} examples at once, and there is room for {most}"
+        return f"the loss was called with {seen[0]} examples at once, and there is room for {most}"
     return diagnose(answer, right, wrong, atol=1e-9)
 
 
@@ -182,16 +182,16 @@ def _resumed(save: Callable[..., Any], load: Callable[..., Any]) -> Tensor | str
     fresh = new.weights()
     step = load(checkpoint, new.network, new.optimiser, new.average)
     if isinstance(step, bool) or not isinstance(step, int):
-        return f"my_load gives back the step to go on from, a whole number, and this is {type(step).__name__}"
+        return f"my_load must return the step to go on with, a whole number, and yours returned {type(step).__name__}"
     if not 0 <= step <= END:
-        return f"my_load gives back {step}; the run was broken off after {BREAK} steps, so step {BREAK} is the next"
+        return f"my_load returned {step}; the run was broken off after {BREAK} steps, so step {BREAK} is the next"
     if step == 0 and torch.equal(fresh, new.weights()):
-        return "nothing was loaded, and the run began anew at step 0: it ends where it should, and all the work is lost"
+        return "nothing was loaded, and the run began anew at step 0: it ends where it should, but the work is lost"
     return new.train(step, END).weights()
 
 
 def _variant(copied: str, loaded: str, step: int) -> Tensor:
-    """The end of a resumed run that copied and loaded only some of its parts ("no" for network and optimiser)."""
+    """The end of a resumed run that copied and loaded only some parts, named by initials: "no": network, optimiser."""
 
     def save(*given: Any) -> dict[str, Any]:
         states = dict(zip(PARTS, (part.state_dict() for part in given[:3]), strict=True))
@@ -298,10 +298,10 @@ def run_program(
 _MISSED = {
     "A": "A trains on the right pictures; give it a network with one weight, far from its best value, and look at the "
     "weight after each step: where should it go?",
-    "C": "C is right in all that follows the pictures; what should a network see, on average, when all of them are "
+    "C": "C goes wrong only before the first step; what should a network see, on average, when all of the pictures are "
     "black?",
     "D": "D is right on the CPU; ask for another device. The meta device is on every machine",
-    "E": "E trains the network as it should; look at what it gives back after 50 steps",
+    "E": "E trains the network as it should; look at what it returns after 50 steps",
 }
 
 
@@ -321,7 +321,7 @@ def _bug_hunt(attempt: Callable[..., object]) -> str | None:
 def walk(model: nn.Module, noise: Tensor) -> Tensor:
     """Somebody's sampler: eight steps from noise to data under the cosine schedule, without any fresh noise.
 
-    It asks the model as it finds it, in training mode too.
+    It calls the model in the mode in which it finds it, even in training mode.
 
     Args:
         model: called as ``model(x_t, t)`` with x_t (B, ...) and t (B,) in (0, 1]; answers v.
@@ -342,7 +342,10 @@ def walk(model: nn.Module, noise: Tensor) -> Tensor:
 
 
 class _Forgetful(nn.Module):
-    """A small network with dropout and random weights. It tells ``note`` of each answer: its mode, and any graph."""
+    """A small network with dropout and random weights.
+
+    At each call it reports two things to ``note``: whether dropout was on, and whether the answer has a graph.
+    """
 
     def __init__(self, note: Callable[[bool, bool], None]) -> None:
         super().__init__()
@@ -360,12 +363,12 @@ class _Forgetful(nn.Module):
 
 def _samples_while_training(attempt: Callable[..., object]) -> str | None:
     noise = torch.randn(6, 4, generator=seeded(7, 6), dtype=torch.float64)
-    with global_seed(6), torch.set_grad_enabled(True):  # of dropout, which has no generator of its own
+    with global_seed(6), torch.set_grad_enabled(True):  # seeds dropout, which takes no generator
         return _samples_from(attempt, noise, True) or _samples_from(attempt, noise, False)
 
 
 def _samples_from(attempt: Callable[..., object], noise: Tensor, training: bool) -> str | None:
-    """What is wrong with the samples of a model that is in training mode, or in eval mode, before."""
+    """What is wrong with the samples of a model that was in training mode, or in eval mode, before the call."""
     shaken: list[bool] = []
     graphs: list[bool] = []
 
@@ -381,26 +384,29 @@ def _samples_from(attempt: Callable[..., object], noise: Tensor, training: bool)
     model.train(training)
     answer = attempt(model, noise.clone())
     wrong: dict[str, object] = {
-        "dropout was on: the walk has asked the model in training mode, where two calls with one and the same noise "
-        "give two answers, and neither is the model's. Call eval() before the walk": lambda given: any(shaken),
+        "dropout was on: the walk called the model in training mode, where two calls with the same noise give two "
+        "answers, and neither is the model's. Call eval() before the walk": lambda given: any(shaken),
         "this is the noise itself: walk it back, with exercise.walk(model, noise)": noise,
     }
     diagnosis = diagnose(answer, right, wrong, atol=1e-6)
     if diagnosis is not None:
         return diagnosis
     if not torch.is_grad_enabled():
-        return "gradients are switched off for good: the next step of the training has none. Use with torch.no_grad()"
+        return (
+            "gradients are switched off for good: the next training step will have none. Walk inside a block "
+            "`with torch.no_grad():`"
+        )
     if not all(p.requires_grad for p in model.parameters()):
         return "the weights take no gradients any more: the training that goes on after this learns nothing"
     if isinstance(answer, Tensor) and answer.requires_grad:
         return (
-            "the samples hang on the graph of all their steps, which stays in memory as long as they do: walk under "
+            "the samples carry the graph of all their steps, which stays in memory as long as they do: walk under "
             "torch.no_grad()"
         )
     if any(graphs):
         return (
-            "the samples are cut off their graph at the end, and on the way it was built all the same, with the "
-            "memory of every step: walk under torch.no_grad()"
+            "the samples are detached from their graph at the end, but on the way it was built all the same, and took "
+            "the memory of every step: walk under torch.no_grad()"
         )
     modes = {module.training for module in model.modules()}
     if modes != {training}:
@@ -411,7 +417,7 @@ def _samples_from(attempt: Callable[..., object], noise: Tensor, training: bool)
         if modes == {True}:
             left, advice = "in training mode", "Put back what was there, which is not always training mode"
         before = "training" if training else "eval"
-        return f"the samples are right, and the model is left {left}; it was in {before} mode before. {advice}"
+        return f"the samples are right, but the model is left {left}; it was in {before} mode before. {advice}"
     return None
 
 
@@ -426,7 +432,7 @@ resume = Exercise(
     "7.4",
     _resume,
     hint="a dict of deep copies of three state_dict()s and the step; load_state_dict() puts them back.",
-    praise="the resumed run ends with the weights of the straight one, to the last bit",
+    praise="the resumed run ends with the same weights as one that was never broken off",
 )
 bug_hunt = Exercise(
     "7.5",

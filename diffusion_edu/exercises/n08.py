@@ -47,9 +47,9 @@ def _skipped_step(attempt: Callable[..., object]) -> str | None:
     on_a_circle = 1 - r**2  # b, where alpha^2 + sigma^2 = 1
     circle_mean = kappa * x_t + a_s * on_a_circle / s_t**2 * x_0_hat
     wrong = {
-        "z is multiplied by the variance, and the standard deviation, its root, belongs there": mean + width**2 * z,
-        "the noise has the variance b of the step forward, and beta-tilde was asked for: sigma_s stands where you have "
-        "sigma_t": mean + s_t * torch.sqrt(1 - rho) * z,
+        "z is multiplied by the variance, but the standard deviation, its root, belongs there": mean + width**2 * z,
+        "the noise has the variance b of the step forward, but beta-tilde was asked for: sigma_s belongs where sigma_t "
+        "stands": mean + s_t * torch.sqrt(1 - rho) * z,
         "there is no noise in it: add sqrt(beta-tilde) z": mean,
         "the noise that x_t still holds was thrown away: sigma_s z is all of x_s's noise, drawn anew": (
             a_s * x_0_hat + s_s * z
@@ -74,8 +74,8 @@ def _skipped_step(attempt: Callable[..., object]) -> str | None:
     one, nothing = torch.ones_like(a_s), torch.zeros_like(a_s)
     if diagnose(attempt(x_t, x_0_hat, one, nothing, a_t, s_t, z), x_0_hat) is not None:
         return (
-            "between two noisy times it is right, and into s = 0 it is not: with alpha_s = 1 and sigma_s = 0 it has to "
-            "give back x_0_hat; divide by sigma_t, never by sigma_s"
+            "between two noisy times it is right, but in the last step, to s = 0, it is not: with alpha_s = 1 and "
+            "sigma_s = 0 it has to return x_0_hat; divide by sigma_t, never by sigma_s"
         )
     return None
 
@@ -84,7 +84,7 @@ def _skipped_step(attempt: Callable[..., object]) -> str | None:
 
 
 def _plain(number: object) -> object:
-    """A fraction, as Python and SymPy have them, as a float; anything else as it is."""
+    """A real number, also a fraction of Python or SymPy, as a float; anything else unchanged."""
     return float(number) if isinstance(number, Real) else number
 
 
@@ -93,7 +93,7 @@ def _last_noise(levels: object) -> str | None:
     wrong = {
         "this is the standard deviation on the scale from -1 to 1; a gray level is 2/255 on it": sigma,
         "the scale from -1 to 1 is 2 long, so 255 gray levels are 2 and not 1": 255 * sigma,
-        "this is made from the variance, and the standard deviation was asked for": 127.5 * sigma**2,
+        "this is made from the variance, but the standard deviation was asked for": 127.5 * sigma**2,
         "this is the table of DDPM with its thousand steps, sqrt(beta_1) = 0.01; here there are 25 steps of the cosine "
         "schedule": 1.275,
         "with beta-tilde there is indeed no noise at s = 0; this program adds b": 0.0,
@@ -170,7 +170,7 @@ def _clipped_step(attempt: Callable[..., object]) -> str | None:
         "the old noise is kept whole, sigma_s eps_hat, and the new noise comes on top: keep sqrt(sigma_s^2 - std^2)": (
             step(clipped, eps, s_s)
         ),
-        "the part of the old noise is sigma_s^2 - std^2, and its root belongs there": step(clipped, eps, kept**2),
+        "the old noise is multiplied by sigma_s^2 - std^2, but its root belongs there": step(clipped, eps, kept**2),
         "sigma_s - std is not the root of sigma_s^2 - std^2": step(clipped, eps, s_s - std),
     }
     return diagnose(attempt(x_t, eps_hat, a_s, s_s, a_t, s_t, std, z), step(clipped, eps), wrong)
@@ -193,7 +193,7 @@ def _samples(name: str, seed: int) -> Tensor:
         width = posterior_std(schedule, s, t)
         if name == "D" and s > 0:  # the table's entry, for a stride of twenty of its steps
             width = torch.sqrt(table.betas[round(float(t) * 1000) - 1])
-        if name == "B" and s == 0:  # the last step as all others, with the variance of the step forward
+        if name == "B" and s == 0:  # the last step has noise like all others: the variance of the step forward
             width = schedule.sigma(t)
         x = mean + width * noise_like(x, generator)
     return x
@@ -218,7 +218,7 @@ def run_sampler(name: str, seed: int = 0) -> Tensor:
 
 
 _MISSED = {
-    "A": "A has the right share of samples in each stroke; but none of them has a coordinate beyond 1, and data have: "
+    "A": "A has the right share of samples in each stroke; but all of them lie in [-1, 1], and not all of the data do: "
     "look at the length of each stroke",
     "B": "B has the right strokes in the right places, and each of them is too wide: look at the width of each stroke",
     "D": "D's samples all lie where data lie, but one of the strokes is nearly empty: look at the share of each",
@@ -246,7 +246,7 @@ def _bug_hunt(attempt: Callable[..., object]) -> str | None:
     if not found and lower:
         return (
             f"it gives the broken sampler {lower[0]} smaller numbers than the honest one, and takes none of the three "
-            "for broken. What is wrong on either side has to count: take magnitudes of differences"
+            "for broken. Too small has to count as well as too large: take magnitudes of differences"
         )
     return hunted(found, _MISSED)
 
@@ -255,7 +255,7 @@ skipped_step = Exercise(
     "8.1",
     _skipped_step,
     hint="1 - rho is all you need: with it, (8.2) gives the two factors and the variance sigma_s^2 (1 - rho).",
-    praise="between any two times, under any schedule, and into s = 0",
+    praise="between any two times, under any schedule, and in the last step to s = 0",
 )
 last_noise = Exercise("8.2", _last_noise, hint="at s = 0 the variance b is sigma_t^2, with t = 1/25.")
 three_steps = Exercise(

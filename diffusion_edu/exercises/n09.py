@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 BETAS = torch.linspace(0.004, 0.2, 100, dtype=torch.float64)  # of the six loops
-STEPS = 40  # of the 100 that a loop takes
+STEPS = 40  # a loop visits 40 of the 100 levels
 ETA = 0.5
 SAMPLES = 2000
 MIXTURE = GaussianMixture(  # the data of the six loops, on a line
@@ -45,12 +45,12 @@ LIMIT = 8.0  # standard deviations
 
 EDIT_STEPS = 20  # up, and as many down, in exercise 9.4
 NEAR = 0.15  # root mean square, in units of the data
-UP_ONLY = -2  # in the place of the label for the way down
+UP_ONLY = -2  # stands in for the label of the way down: there is no way down
 DIGIT_STEPS = 8  # up, and as many down, in exercise 9.6
-SEEN_NEW, SEEN_OLD, OWN = 0.6, 0.25, 0.85  # what section 7 asks: two shares of labels, and one of a distance
+SEEN_NEW, SEEN_OLD, OWN = 0.6, 0.25, 0.85  # what section 7 asks: two shares of labels, and a ratio of distances
 BACK = 0.07  # root mean square of a pixel, of the digits that keep their label
-SAME = 0.01  # the same unit: so near is the same computation
-ROUND_TRIP = 1e-5  # what exercise 9.3 leaves, in units of the data
+SAME = 0.01  # in the same unit: answers this close come from the same computation
+ROUND_TRIP = 1e-5  # the error that exercise 9.3 allows, in units of the data
 GENTLE = GaussianMixture(
     torch.tensor([0.4, 0.6], dtype=torch.float64),
     torch.tensor([[-0.6], [0.5]], dtype=torch.float64),
@@ -89,7 +89,9 @@ def _step_with_eta(attempt: Callable[..., object]) -> str | None:
                 "the new noise has the width of the step forward, sigma_t sqrt(1 - rho); the posterior's has sigma_s": (
                     member(eta * s_t * torch.sqrt(share)) if eta < 0.7 else x_t + 1e9
                 ),
-                "1 - rho is a share of a variance: the standard deviation has its root": member(eta * s_s * share),
+                "1 - rho is a share of a variance: the standard deviation needs its root, sqrt(1 - rho)": (
+                    member(eta * s_s * share)
+                ),
                 "sigma_s - std stands where sqrt(sigma_s^2 - std^2) belongs: variances subtract, not deviations": step(
                     std, s_s - std
                 ),
@@ -133,10 +135,10 @@ def _coefficients(on_x_0: object, on_x_t: object) -> str | None:
         ),
         "a is alpha_s here, but b x_t brings some x_0 too: a + b alpha_t = alpha_s": torch.tensor([0.8, 0.6]),
         "deviations were subtracted, 0.6 - 0.36; it is the variances that add up": torch.tensor([0.62, 0.3]),
-        "this has also the right marginal, but with the noise turned over: of the two roots take the positive one": (
+        "this also has the right marginal, but with the noise turned over: of the two roots take the positive one": (
             torch.tensor([1.16, -0.6])
         ),
-        "these are the posterior's, whose std is 0.496; another was asked for": torch.tensor([0.546875, 0.421875]),
+        "these are the posterior's, whose std is 0.496; here it has to be 0.36": torch.tensor([0.546875, 0.421875]),
     }
     numbers = torch.tensor([float(part) for part in (on_x_0, on_x_t)], dtype=torch.float64)  # type: ignore[arg-type]
     return diagnose(numbers, torch.tensor([0.44, 0.6]), wrong, atol=6e-4, rtol=0.0)
@@ -148,7 +150,7 @@ def _coefficients(on_x_0: object, on_x_t: object) -> str | None:
 def _up(
     denoiser: Callable[..., Tensor], x: Tensor, grid: Tensor, at_target: bool, labels: Tensor | None = None
 ) -> Tensor:
-    """Up by one question a step, in the form with eps_hat."""
+    """The walk up that asks the denoiser once a step (at t if at_target, else at s), in the form with eps_hat."""
     schedule = CosineSchedule()
     upwards = grid.flip(0)
     for s, t in pairwise(upwards):
@@ -179,10 +181,10 @@ def _exact_inversion(attempt: Callable[..., object]) -> str | None:
         "this is the way down, and the data were taken for noise: walk times.flip(0)": sample(
             ddim(), denoiser, x_0, grid
         ),
-        "each step asks once, at t, about x_s: put the x_t that you get back into the right side, until it stays": (
+        "each step asks once, at t, about x_s: put the new x_t into the right side, until it stops changing": (
             _up(denoiser, x_0, grid, True)
         ),
-        "this is what invert() gives with its one question a step; more iterations were asked for": package.x,
+        "this is what invert() gives with its one question a step; an exact way back needs more iterations": package.x,
         "the denoiser is asked at s, the time that the step comes from; the step down will ask at t, about x_t": _up(
             denoiser, x_0, grid, False
         ),
@@ -193,7 +195,7 @@ def _exact_inversion(attempt: Callable[..., object]) -> str | None:
             return words
     return (
         f"going down again with ddim() misses the data by {error:.1e} (root mean square), and {ROUND_TRIP:.0e} was "
-        "asked for: more rounds at each step, or the equation has a slip"
+        "asked for: take more rounds at each step, or look for a slip in the equation"
     )
 
 
@@ -236,13 +238,13 @@ def _edit(attempt: Callable[..., object]) -> str | None:
         return "there are numbers in it that are not finite"
     if _rms(first - second) > 1e-6:
         return (
-            "asked twice about the same points, it gives two answers: fresh noise is in it, so nothing of the points "
-            "is kept. Start from the noise that the points came from, and go down with eta = 0"
+            "asked twice about the same points, it gives two answers: fresh noise is in it, and it blurs the points. "
+            "Start from the noise that the points came from, and go down with eta = 0"
         )
     known: dict[str, tuple[int | None, int | None]] = {
         "the points came back as they were: go down with new_labels": (0, 0),
-        "they were inverted without a label; a conditional sampler makes them of another noise than an unconditional "
-        "one": (None, 1),
+        "they were inverted without a label; a conditional sampler makes them from a different noise than an "
+        "unconditional sampler does": (None, 1),
         "they were inverted with the labels that they should get, not with those that they have": (1, 1),
         "they are inverted with the new labels and brought down with the old ones: it is the other way round": (1, 0),
         "they went down without a label": (0, None),
@@ -288,7 +290,9 @@ def _run(name: str, seed: int) -> Tensor:
 
 
 def run_loop(name: str, seed: int = 0) -> Tensor:
-    """The samples of one of six DDIM loops of ``MIXTURE``: 40 of 100 levels, eta = 0.5, the exact denoiser.
+    """The samples of one of six programs that claim to sample ``MIXTURE`` by DDIM, with the exact denoiser.
+
+    They take 40 of 100 levels, with eta = 0.5; one honest program uses another eta.
 
     Args:
         name: "A", "B", "C", "D", "E" or "F".
@@ -306,10 +310,10 @@ def run_loop(name: str, seed: int = 0) -> Tensor:
 
 
 _MISSED = {
-    "B": "B stops about half of its steps a little above the level that the next step is told of: its heaps are too "
+    "B": "B ends about half of its steps a little above the level that it tells the next step: its heaps are too "
     "wide, and all of them have some noise left",
     "C": "C keeps all the old noise and adds new: its samples lie too far out, and the heaps at the sides are too full",
-    "E": "E is right but for its last step: every heap is a little too wide, and the sizes of the heaps are right",
+    "E": "E is right except for its last step: every heap is a little too wide, and the sizes of the heaps are right",
     "F": "F has heaps that are too narrow, and too many samples in the middle one",
 }
 
@@ -328,8 +332,8 @@ def _bug_hunt(attempt: Callable[..., object]) -> str | None:
     for name in (HONEST, OTHER_ETA):
         if name in accused:
             return f"it accuses loop {name}, which is honest" + (
-                ", though it uses another eta than the rest: a measure that sees such a difference is looking at "
-                "less than the data's distribution"
+                ", though it uses another eta than the rest. Its samples have nearly the right distribution: measure "
+                "how far samples are from that, and nothing finer"
                 if name == OTHER_ETA
                 else ": another run of the same loop gives quite another value. Average over the samples"
             )
@@ -340,7 +344,7 @@ def _bug_hunt(attempt: Callable[..., object]) -> str | None:
 
 
 def _digits() -> tuple[Tensor, Tensor, Tensor]:
-    """Ten test digits, one of each label, and two more; their labels; and the new ones, which the two do not get."""
+    """Ten test digits, one of each label, and two more; their labels; and the new labels: the last two keep theirs."""
     test = mnist_5k("test")
     of = [(test.labels == label).nonzero().flatten() for label in range(10)]
     chosen = torch.stack([places[0] for places in of] + [of[2][1], of[8][1]])
@@ -349,26 +353,28 @@ def _digits() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _failed(edited: Tensor, x_0: Tensor, old: Tensor, new: Tensor) -> str | None:
-    """What of section 7's measures, and of the two digits that keep their label, is not reached. None if all are."""
+    """Which of section 7's measures fails, or what is wrong with the digits that keep their label; else None."""
     _, seen = predict(digit_classifier(), edited[:10])
     of_new, of_old = agreement(seen, new[:10]), agreement(seen, old[:10])
     if of_new <= SEEN_NEW or of_old >= SEEN_OLD:
         return (
-            f"the classifier sees the new label in {of_new:.0%} of the ten digits and the old one in {of_old:.0%}: up "
-            "with labels, down with new_labels, and in the form of (9.22) that fits the time"
+            f"the classifier sees the new label in {of_new:.0%} of the ten digits and the old one in {of_old:.0%}, and "
+            f"more than {SEEN_NEW:.0%} and less than {SEEN_OLD:.0%} were asked for: go up with labels and down with "
+            "new_labels, and take the form of (9.22) that fits the time"
         )
     distance = torch.cdist(x_0[:10].flatten(1).double(), edited[:10].flatten(1).double())
     own, others = distance.diagonal().mean(), distance[~torch.eye(10, dtype=torch.bool)].mean()
     if own >= OWN * others:
         return (
-            "these are digits of the new labels, and they lie no nearer to their own originals than to the others: the "
-            "noise has to be the one that x_0 came from, and the way down must add none (eta = 0)"
+            f"these are digits of the new labels, but the distance to their own originals is {own / others:.0%} of "
+            f"that to the others, and less than {OWN:.0%} was asked for: the noise has to be the one that x_0 came "
+            "from, and the way down must add none (eta = 0)"
         )
     missed = _rms(edited[10:] - x_0[10:])
     if missed >= BACK:
         return (
-            f"the two digits that keep their label come back off by {missed:.2f} (root mean square): the way up has to "
-            "be the way down, walked backwards on the same times"
+            f"the two digits that keep their label miss their originals by {missed:.3f} (root mean square), and less "
+            f"than {BACK} was asked for: the way up has to be the way down, walked backwards on the same times"
         )
     return None
 
@@ -402,8 +408,8 @@ def _edit_digits(attempt: Callable[..., object], denoiser: Denoiser) -> str | No
 
     known: dict[str, Callable[[], Tensor]] = {
         "the digits came back as they were: go down with new_labels": lambda: down(up(old), old),
-        "they were inverted with the labels that they should get, not with those that they have: the noise then says "
-        "the old digit once more": lambda: down(up(new), new),
+        "they were inverted with the labels that they should get, not with those that they have: the noise then gives "
+        "the old digit back": lambda: down(up(new), new),
         "they were inverted without a label, and so the noise still says which digit it was": lambda: down(
             up(None), new
         ),
@@ -422,8 +428,8 @@ def _edit_digits(attempt: Callable[..., object], denoiser: Denoiser) -> str | No
         "the denoiser is asked at s, the time that the step comes from; the step down will ask at t": (
             lambda: down(_up(denoiser, x_0, grid, False, old), new)
         ),
-        "asked at t, and always in the form with eps_hat, whose weak place is the noisy end: where sigma_t > alpha_t "
-        "take the form with x_0_hat": lambda: down(_up(denoiser, x_0, grid, True, old), new),
+        "each step takes the form with eps_hat, whose weak place is the noisy end: where sigma_t > alpha_t take the "
+        "form with x_0_hat": lambda: down(_up(denoiser, x_0, grid, True, old), new),
     }
     return next((words for words, wrong in known.items() if _rms(edited - wrong()) < SAME), failed)
 
@@ -431,7 +437,8 @@ def _edit_digits(attempt: Callable[..., object], denoiser: Denoiser) -> str | No
 step_with_eta = Exercise(
     "9.1",
     _step_with_eta,
-    hint="three parts: alpha_s x_0_hat, the noise that is kept, new noise; the squares of the last two make sigma_s^2.",
+    hint="three parts: alpha_s x_0_hat, the noise that is kept, new noise; the last two have factors whose squares add "
+    "up to sigma_s^2.",
     praise="with eta = 0, 0.6 and 1",
 )
 coefficients = Exercise("9.2", _coefficients, hint="first b from the variances, then a from the means.")
@@ -452,7 +459,7 @@ bug_hunt = Exercise(
     "9.5",
     _bug_hunt,
     hint="a measure may have several entries, torch.stack([...]): how wide the heaps are, and how full.",
-    praise="it accuses B, C, E and F, and lets D and A go, whose eta alone differs",
+    praise="it accuses B, C, E and F, and lets D go, and A, which differs only in its eta",
 )
 edit_digits = Exercise(
     "9.6",

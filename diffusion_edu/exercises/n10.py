@@ -50,7 +50,7 @@ def _noisy(n: int, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _slope(x_t: Tensor, t: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
-    """The slope of ``of`` of the classifier's log p, (B, classes) to a number, with respect to x_t, (B, 2)."""
+    """The slope in x_t, (B, 2), of ``of(log p)``: ``of`` makes one number of the classifier's log p, (B, classes)."""
     with torch.enable_grad():
         x = x_t.detach().requires_grad_()
         (slope,) = torch.autograd.grad(of(CLASSIFIER(x, t)), x)
@@ -115,7 +115,7 @@ def _negative_prompt(attempt: Callable[..., object]) -> str | None:
         try:
             mean, std = pair
         except (TypeError, ValueError):
-            return "give back two numbers, the mean and the standard deviation"
+            return "return two numbers, the mean and the standard deviation"
         answers.append([float(mean), float(std)])
 
     def table(of: Callable[[float, float, float], tuple[float, float]]) -> Tensor:
@@ -130,7 +130,7 @@ def _negative_prompt(attempt: Callable[..., object]) -> str | None:
         "this goes w steps on from the wanted class; w = 0 is the other class, at -m, and w = 1 the wanted one": table(
             lambda w, m, v: ((2 * w + 1) * m, v**0.5)
         ),
-        "this starts between the classes, at 0: without a label it leads away from -m": table(
+        "this starts between the classes, at 0, as without a label; here u is the answer to the class at -m": table(
             lambda w, m, v: (w * m, v**0.5)
         ),
         "from -m to m it is 2 m, and the start is -m, not 0": table(lambda w, m, v: (2 * w * m, v**0.5)),
@@ -168,10 +168,10 @@ def _guided_eps(attempt: Callable[..., object]) -> str | None:
         "this is the slope of p, and the slope of log p was asked for": (
             eps_hat - w * sigma * _slope(x_t, t, lambda log_p: log_p.exp()[rows, labels].sum())
         ),
-        "the slope is that of a mean over the batch, so it shrinks with the batch: take the sum": (
+        "the slope is that of a mean over the batch, so a larger batch makes it smaller: take the sum": (
             eps_hat - w * sigma * slope / len(x_t)
         ),
-        "all classes lead: of log p take each example's own label": (
+        "log p of all classes was added up: take that of each example's own label": (
             eps_hat - w * sigma * _slope(x_t, t, lambda log_p: log_p.sum())
         ),
         "nothing was guided: this is eps_hat": eps_hat,
@@ -207,7 +207,7 @@ def run_program(name: str, x_t: Tensor, t: Tensor, labels: Tensor, w: float) -> 
     without, with_label = DENOISER(x, t), DENOISER(x, t, labels)
     if name == "C":  # the other convention
         guided = without + (1 + w) * (with_label - without)
-    elif name == "D":  # the plain mean of the classes for all data
+    elif name == "D":  # the plain mean of both classes' answers for the one without a label
         mean = (DENOISER(x, t, torch.zeros_like(labels)) + DENOISER(x, t, torch.ones_like(labels))) / 2
         guided = mean + w * (with_label - mean)
     else:
@@ -275,7 +275,7 @@ def _spread(x: Tensor, groups: Tensor) -> Tensor:
 
 
 def _trade(attempt: Callable[..., Any]) -> str | None:
-    wanted = "give back a pair of numbers for each scale: its fidelity and its diversity"
+    wanted = "return a pair of numbers for each scale: its fidelity and its diversity"
     given = attempt(drawn, clean_log_p, SCALES)
     try:
         table = torch.tensor([[float(number) for number in row] for row in given], dtype=torch.float64)
@@ -323,8 +323,8 @@ def _trade(attempt: Callable[..., Any]) -> str | None:
             ),
             "the fidelity is exp of the mean of log p, where a few hopeless samples outweigh all others: first exp, "
             "then the mean": over(lambda x, asked: own(x, asked).mean().exp()),
-            "the fidelity is the share in which the asked class is the likelier one, as in section 7; here the mean of "
-            "p was asked for": over(lambda x, asked: (clean_log_p(x).argmax(1) == asked).double().mean()),
+            "the fidelity is the share of samples for which the class asked for is the likelier one, as in section 7; "
+            "the mean of p was asked for": over(lambda x, asked: (clean_log_p(x).argmax(1) == asked).double().mean()),
             "the fidelity is that of the likeliest class, whatever was asked for": over(
                 lambda x, asked: clean_log_p(x).amax(1).exp().mean()
             ),
@@ -335,19 +335,18 @@ def _trade(attempt: Callable[..., Any]) -> str | None:
         },
         atol=1e-3,
         rtol=0.0,
+        what="the fidelity is wrong",
     )
-    if told is not None:
-        return told if "usual mistakes" not in told else f"the fidelity is wrong: {told}"
-    told = diagnose(
+    return told or diagnose(
         table[:, 1],
         diversity,
         {
             "the diversity is the variance of all samples together. From w = 0.5 on it grows with the scale, because "
             "guidance drives the classes apart: take each class by itself": ratio(together),
             "the diversity is the variance of all samples together, and it is divided by that at w = 0: take each "
-            "class by itself, and for samples without guidance w = 1": ratio(together, 0.0),
-            "the diversity is divided by that at w = 0. There the label is ignored: without guidance, in our "
-            "convention, is w = 1, the plain answer to the label": ratio(_spread, 0.0),
+            "class by itself, and w = 1 for the samples without guidance": ratio(together, 0.0),
+            "the diversity is divided by that at w = 0, where the label is ignored. No guidance, in our convention, "
+            "is w = 1, the plain answer to the label": ratio(_spread, 0.0),
             "the diversity is a variance; divide it by that of the samples without guidance": over(_spread),
             "the diversity is the variance of all samples together, and divided by nothing: take each class by "
             "itself, and divide by the same without guidance": over(together),
@@ -363,8 +362,8 @@ def _trade(attempt: Callable[..., Any]) -> str | None:
         },
         atol=1e-3,
         rtol=0.0,
+        what="the diversity is wrong",
     )
-    return told if told is None or "usual mistakes" not in told else f"the diversity is wrong: {told}"
 
 
 free_guidance = Exercise(

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 WALKERS = 4000  # of the learner's annealed Langevin
-SHARE = 0.8  # of its data in the left heap
+SHARE = 0.8  # of the data lie in the left heap
 LEFT_RIGHT = GaussianMixture(
     torch.tensor([SHARE, 1 - SHARE], dtype=torch.float64),
     torch.tensor([[-1.0], [1.0]], dtype=torch.float64),
@@ -46,7 +46,7 @@ RATIOS = torch.exp(torch.linspace(math.log(4.0), math.log(0.25), 12, dtype=torch
 MOVES, SIZE = 12, 0.4
 RUNS = 2000  # walkers of a program
 HONEST_RUNS = 24  # how often a measure is taken on the honest program, to learn how much it varies by itself
-LIMIT = 6.0  # of its own standard deviations above the honest runs' mean: from there on a program is ranked as broken
+LIMIT = 6.0  # standard deviations above the mean of the honest runs: further up, a program is ranked as broken
 
 
 # ----------------------------------------------------------------------------------------------- 11.1
@@ -73,9 +73,9 @@ def _mixture_score(attempt: Callable[..., object]) -> str | None:
         "the components' scores are averaged with the weights w_k; at a given x each counts with its probability "
         "given x": (weights * slopes).sum(1),
         "the weights w_k are missing in the probabilities given x": averaged(bells / stds),
-        "in the probabilities given x each bell lacks its normaliser 1 / s_k: it drops out within one component, not "
-        "between components": averaged(weights * bells),
-        "a component's score is divided by its standard deviation, and the variance belongs there": (
+        "in the probabilities given x each bell lacks its normaliser 1 / s_k, which does not cancel where the s_k "
+        "differ": averaged(weights * bells),
+        "the distance from a component's mean is divided by its standard deviation, and the variance belongs there": (
             averaged(weights * bells / stds, -away / stds)
         ),
         "this is the score of the likeliest component alone; the others count too, each with its probability": (
@@ -142,7 +142,7 @@ def _step_size(h: object) -> str | None:
         "this makes the standard deviation 5 % too large, and the variance was asked for": 2 * v * (1 - 1 / 1.05**2),
         "the factor 2 is missing: the denominator is 1 - h/(2v)": v * (1 - 1 / 1.05),
         "this is h/(2v); multiply by 2v": 1 - 1 / 1.05,
-        "this is the factor size, the root of h over v; h itself was asked for": math.sqrt(2 * (1 - 1 / 1.05)),
+        "this is sqrt(h/v), a step in standard deviations; h itself was asked for": math.sqrt(2 * (1 - 1 / 1.05)),
     }
     return diagnose(h, 2 * v * (1 - 1 / 1.05), wrong, atol=2e-3, rtol=0.0)
 
@@ -175,7 +175,7 @@ def _annealed(attempt: Callable[..., object]) -> str | None:
     start = torch.zeros(20_000, 1, dtype=torch.float64)
     moved = attempt(probe, start.clone(), two, moves, size, seeded(11, 4))
     if not isinstance(moved, Tensor) or moved.shape != start.shape:
-        return "give back where the points are after the last move, a tensor of the shape of x"
+        return "return the points after the last move, a tensor of the shape of x"
     if probe.asked == [2.0] * moves + [0.5] * moves:
         pass
     elif probe.asked == [0.5] * moves + [2.0] * moves:
@@ -187,14 +187,15 @@ def _annealed(attempt: Callable[..., object]) -> str | None:
     elif set(probe.asked) == {0.5}:
         return "only the last level is used, so this is plain Langevin at the smallest sigma"
     else:
+        asked = ", ".join(f"{sigma:g}" for sigma in probe.asked)
         return (
-            f"the score was asked at sigma = {', '.join(f'{sigma:g}' for sigma in probe.asked)}; with {moves} moves "
-            "at each of the levels 2 and 0.5 it should be asked three times at 2 and then three times at 0.5"
+            f"the score was {f'asked at sigma = {asked}' if asked else 'never asked'}; with {moves} moves at each of the "
+            f"levels 2 and 0.5 it should be asked {moves} times at 2 and then {moves} times at 0.5"
         )
     steps = (size * two) ** 2
     fixed = (size * two[-1]) ** 2 * len(two)
     wrong = {
-        "the step is the same at each level; h = (size sigma)^2 grows with the level": moves * slope * fixed,
+        "the step is the same at each level; h = (size sigma)^2 grows with the level's sigma": moves * slope * fixed,
         "the points walk against the score: its sign is turned": -moves * slope * steps.sum(),
         "the step is size sigma, and its square belongs there": moves * slope * (size * two).sum(),
         "the step is size sigma^2, where (size sigma)^2 belongs": moves * slope * (size * two**2).sum(),
@@ -205,9 +206,10 @@ def _annealed(attempt: Callable[..., object]) -> str | None:
             moves * slope * steps.sum() / 2
         ),
     }
-    told = diagnose(moved.double().mean(), moves * slope * steps.sum(), wrong, atol=0.18, rtol=0.0)
+    what = "the mean of what is added to x is wrong"
+    told = diagnose(moved.double().mean(), moves * slope * steps.sum(), wrong, atol=0.18, rtol=0.0, what=what)
     if told is not None:
-        return told if "usual mistakes" not in told else f"the mean of what is added to x is wrong: {told}"
+        return told
     wrong = {
         "there is no noise: the points climb to the tops of the hills and stay there": torch.zeros_like(steps.sum()),
         "the noise has the variance h, and 2 h belongs there: its factor is sqrt(2 h)": moves * steps.sum(),
@@ -215,9 +217,10 @@ def _annealed(attempt: Callable[..., object]) -> str | None:
         "the noise is multiplied by 2 h, and its factor is the root of that": moves * (4 * steps**2).sum(),
         "the noise is the same at each level": moves * 2 * fixed,
     }
-    told = diagnose(moved.double().var(), 2 * moves * steps.sum(), wrong, atol=0.02, rtol=0.06)
+    what = "the variance of what is added to x is wrong"
+    told = diagnose(moved.double().var(), 2 * moves * steps.sum(), wrong, atol=0.02, rtol=0.06, what=what)
     if told is not None:
-        return told if "usual mistakes" not in told else f"the variance of what is added to x is wrong: {told}"
+        return told
 
     # Now the two heaps, and the weights that it finds.
     sigmas = torch.exp(torch.linspace(math.log(2.0), math.log(0.1), 30, dtype=torch.float64))
@@ -285,10 +288,10 @@ def run_program(name: str, seed: int = 0) -> Tensor:
 
 _MISSED = {
     "A": "A runs away from the data, so that its states are far too wide on the way; the last denoising hides it",
-    "B": "B is a little too wide at the noisy levels, and at the last ones alpha is nearly 1",
-    "C": "C has hardly any noise on the way: compare the spread of each state with what q(x_t) has there",
-    "E": "E walks as it should; only its samples lie around -1 and +1, where a coin lies exactly on them",
-    "F": "F pulls too weakly where the noise is small: compare the spread of the last levels with what q(x_t) has",
+    "B": "B is a little too wide at the noisy levels; at the last ones, where alpha is nearly 1, it hardly shows",
+    "C": "C has hardly any noise on the way: compare the spread of each state with that of q(x_t)",
+    "E": "E walks as it should; only its samples lie around -1 and +1, and a coin shows exactly -1 or +1",
+    "F": "F pulls too weakly where the noise is small: compare the spread at the last levels with that of q(x_t)",
 }
 
 
@@ -316,7 +319,7 @@ def _bug_hunt(measure: Callable[..., object]) -> str | None:
     if HONEST in worse:
         return (
             f"it ranks program {HONEST}, which is honest, among the broken: another run of the same program gives "
-            "quite another value"
+            "quite another value. Average over the walkers"
         )
     escaped = [name for name in _MISSED if name not in worse]
     if not escaped:
@@ -378,7 +381,7 @@ def _basins(attempt: Callable[..., object]) -> str | None:
         answer = attempt(start.clone(), heaps.weights.clone(), heaps.means[:, 0].clone(), heaps.stds[:, 0].clone())
         shares = torch.as_tensor(answer).detach().double()
         if shares.shape != heaps.weights.shape:
-            return f"give back one share for each heap: {tuple(heaps.weights.shape)}, and not {tuple(shares.shape)}"
+            return f"return one share for each heap: the shape {tuple(heaps.weights.shape)}, not {tuple(shares.shape)}"
         given.append(shares)
     if not bool(torch.cat(given).isfinite().all()):
         return (
@@ -445,7 +448,7 @@ annealed = Exercise(
 bug_hunt = Exercise(
     "11.5",
     _bug_hunt,
-    hint="the states have a spread that you know, alpha^2 Var[x_0] + sigma^2, and the samples of a coin are -1 or +1.",
+    hint="the states have a variance that you know, alpha^2 Var[x_0] + sigma^2, and a coin's samples are -1 or +1.",
     praise="it ranks A, B, C, E and F behind the honest D",
 )
 basins = Exercise(

@@ -70,8 +70,8 @@ def _betas_of(attempt: Callable[..., object]) -> str | None:
         return None
     k = int(gap.abs().argmax())
     return (
-        f"at t = {(k + 1) / T:.2f} this table has log alpha_bar = {float(gap[k] - integral[k]):.3f}, and its limit has "
-        f"{-float(integral[k]):.3f}: for T = {T} the two should be within 0.01"
+        f"at t = {(k + 1) / T:.2f} this table has log alpha_bar = {float(gap[k] - integral[k]):.3f}, and in the limit "
+        f"it is {-float(integral[k]):.3f}: for T = {T} they should be within 0.01 of each other"
     )
 
 
@@ -97,9 +97,9 @@ def _flow_sde(attempt: Callable[..., object]) -> str | None:
         return diagnosis if diagnosis.startswith(("f ", "in f")) else f"f: {diagnosis}"
     squared = 2 * t / (1 - t)
     wrong_g = {
-        "for g this is g^2: take the root": squared,
-        "g^2 is here only the growth of sigma^2; the noise that is there shrinks too, and that has to be made good: "
-        "minus 2 f sigma^2": torch.sqrt(2 * t),
+        "this is g^2, so take the root": squared,
+        "g^2 is only the growth of sigma^2 here; but the noise already there shrinks, and g^2 has to make up for that, "
+        "too, by -2 f sigma^2": torch.sqrt(2 * t),
         "in g^2 a factor 2 is lost: the derivative of sigma^2 is 2 sigma sigma', and f comes twice as well": torch.sqrt(
             squared / 2
         ),
@@ -110,7 +110,7 @@ def _flow_sde(attempt: Callable[..., object]) -> str | None:
         "in g^2 sigma stands where sigma^2 belongs": torch.sqrt(1 + 2 * t / (1 - t)),
     }
     diagnosis = diagnose(g, torch.sqrt(squared), wrong_g)
-    return f"f is right. {diagnosis}" if diagnosis is not None else None
+    return f"f is right, and g is not: {diagnosis}" if diagnosis is not None else None
 
 
 # ------------------------------------------------------------------------------------------------ 12.3
@@ -135,9 +135,9 @@ def _ito_cube(attempt: Callable[..., object]) -> str | None:
         "before dt this is the new term alone; the drift of x carries y, too": 3 * g**2 * x,
         "the two are swapped: first what stands before dt": 3 * g * x**2,
     }
-    diagnosis = diagnose(before_dt, right, wrong)
+    diagnosis = diagnose(before_dt, right, wrong, what="before dt")
     if diagnosis is not None:
-        return diagnosis if "usual mistakes" not in diagnosis else f"before dt: {diagnosis}"
+        return diagnosis
     wrong = {
         "before dw stands g times the derivative of the cube; the derivative is missing": g.expand_as(x),
         "before dw stands g times the derivative of the cube; g is missing": 3 * x**2,
@@ -146,7 +146,7 @@ def _ito_cube(attempt: Callable[..., object]) -> str | None:
         "before dw, this is the noise of an SDE whose noise is g x; here it is g": 3 * g * x**3,
     }
     diagnosis = diagnose(before_dw, 3 * g * x**2, wrong)
-    return f"what stands before dt is right. {diagnosis}" if diagnosis is not None else None
+    return f"what stands before dt is right, and before dw not yet: {diagnosis}" if diagnosis is not None else None
 
 
 # ------------------------------------------------------------------------------------------------ 12.4
@@ -167,22 +167,24 @@ def _reverse_step(attempt: Callable[..., object]) -> str | None:
     wrong = {
         "the score's term has the wrong sign: particles run away from the data": step(on_S=-1.0),
         "the drift f x has the wrong sign: upwards in time x moves by f x dt, downwards by minus that": step(on_f=1.0),
-        "both terms of the drift have the wrong sign: dt is s - t, and negative, in Song's form": step(-1.0, 1.0, h=-h),
+        "both terms of the drift have the wrong sign: in the form of Song et al., dt = s - t is negative": step(
+            -1.0, 1.0, h=-h
+        ),
         "half of the score belongs to the ODE, which has no noise; with the full noise the full g^2 score pulls": step(
             on_S=0.5
         ),
         "g stands before the score, and g^2 belongs there": step(pull=g),
-        "the noise has the size h; noise of a step of length h has the standard deviation g sqrt(h)": step(noise=root),
+        "the noise has the size g h; in a step of length h its standard deviation is g sqrt(h)": step(noise=root),
         "g^2 stands before the noise, and g belongs there": step(noise=g),
         "the noise is missing, and the full score then pulls too hard": step(noise=0.0),
         "this is a step of the ODE: no noise and half the score; the SDE was asked for": step(on_S=0.5, noise=0.0),
         "this is a step of the forward SDE: it knows no score": x + f * x * h + g * root * z,
-        "the length of the step is missing before the drift: everything but the noise is times t - s": step(
+        "the length of the step is missing: both terms of the drift have to be multiplied by t - s": step(
             h=torch.ones_like(h)
         ),
         "the noise has no g: its standard deviation is g sqrt(h)": step(noise=1 / g),
         "the noise is not multiplied by sqrt(h)": step(noise=1 / root),
-        "this is what x changes by; give back x plus that": step() - x,
+        "this is what x changes by; return x plus that": step() - x,
     }
     return diagnose(attempt(x, t, s, f, g, S, z), step(), wrong)
 

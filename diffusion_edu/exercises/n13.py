@@ -34,10 +34,10 @@ def _order_of(attempt: Callable[..., object]) -> str | None:
         return torch.tensor([rule(a / b, n / m) for a, b, m, n in cases], dtype=torch.float64)
 
     wrong = {
-        "this is right where the steps are doubled, and only there; divide by the logarithm of the steps' ratio": (
+        "this is right only where the steps are doubled: the base of the logarithm has to be the steps' ratio, not 2": (
             over(lambda e, _: math.log2(e))
         ),
-        "the sign is turned: an error that falls while the steps become more has a positive order": (
+        "the sign is turned: an error that falls with more steps has a positive order": (
             over(lambda e, n: -math.log(e) / math.log(n))
         ),
         "this is the logarithm of the errors' ratio; it still has to be divided by that of the steps' ratio": (
@@ -46,7 +46,7 @@ def _order_of(attempt: Callable[..., object]) -> str | None:
         "no logarithm was taken: e = C h^p, so the ratio of the errors is the p-th POWER of the ratio of the steps": (
             over(lambda e, n: e / n)
         ),
-        "this is upside down: the logarithm of the errors' ratio stands above": (
+        "this is upside down: the logarithm of the errors' ratio belongs in the numerator": (
             over(lambda e, n: math.log(n) / math.log(e))
         ),
     }
@@ -88,7 +88,7 @@ def _weights_2m(attempt: Callable[..., object]) -> str | None:
 
 
 def _jolt(t: float, y: float) -> float:
-    """Its solution from y(0) = 0 is still for a while, then rises like an arctangent, and fades."""
+    """The f of y' = f(t, y); its solution from y(0) = 0 is still for a while, rises like an arctangent, and fades."""
     return 6 / (1 + (30 * (t - 0.9)) ** 2) - 0.3 * y
 
 
@@ -178,8 +178,8 @@ def _embedded_pair(attempt: Callable[..., object]) -> str | None:
     diagnosis = diagnose(found, right, wrong, atol=1e-7)
     if diagnosis is not None and "usual mistakes" in diagnosis and abs(float(found[0] - right[0])) < 10 * TOLERANCE:
         return (
-            f"the end is right within the tolerance, and by the rules of the exercise there are {int(right[1])} "
-            f"accepted and {int(right[2])} rejected steps; yours has {int(found[1])} and {int(found[2])}"
+            f"y at the end is about right, but by the rules of the exercise there are {int(right[1])} accepted and "
+            f"{int(right[2])} rejected steps; yours has {int(found[1])} and {int(found[2])}"
         )
     return diagnosis
 
@@ -205,7 +205,7 @@ def _grid(attempt: Callable[..., object]) -> str | None:
     p, N = 2, 12
     nodes = torch.as_tensor(attempt(_harm, p, N)).detach().double()
     if nodes.shape != (N + 1,):
-        return f"{N} steps have {N + 1} nodes, and yours has the shape {tuple(nodes.shape)}"
+        return f"{N} steps have {N + 1} nodes, so the shape ({N + 1},) was asked for, and yours is {tuple(nodes.shape)}"
     wrong = {
         "the density is c itself: these steps have the same c h each, which would be right for p = 0": _nodes(
             p, N, 1.0
@@ -213,7 +213,7 @@ def _grid(attempt: Callable[..., object]) -> str | None:
         "the density is c^(1/p); the error of one step falls with h^(p+1), and p + 1 is the root to take": (
             _nodes(p, N, 1 / p)
         ),
-        "the steps are longest where they do most harm: the density rises with c": _nodes(p, N, -1 / (p + 1)),
+        "the steps are longest where they do most harm: their density has to rise with c": _nodes(p, N, -1 / (p + 1)),
         "these are equal steps, which do not look at c": _nodes(p, N, 0.0),
         "the nodes fall; they should rise from 1 to 3": _nodes(p, N, 1 / (p + 1)).flip(0),
     }
@@ -279,8 +279,8 @@ def _multistep(denoiser: Denoiser, x: Tensor, times: Tensor) -> Tensor:
 _MISSED = {
     "A": "A takes its second slope at the new place, but at the old time; measure its order on an interval",
     "B": "B continues x_0_hat on a line, as 2M does, but too far; measure its order on an interval",
-    "C": "C is of second order on every interval above 0; only at the end it stops too early: let the grid end at 0",
-    "E": "E weighs its two slopes in another way than Heun; measure its order on an interval",
+    "C": "C is of second order on every interval above 0, and only stops too early at the end: let the grid end at 0",
+    "E": "E weighs its two slopes differently from Heun; measure its order on an interval",
 }
 
 
@@ -297,7 +297,7 @@ def _bug_hunt(attempt: Callable[..., object]) -> str | None:
 
 order_of = Exercise("13.1", _order_of, hint="e = C / N^p at both; divide one by the other, and take logarithms.")
 weights_2m = Exercise(
-    "13.2", _weights_2m, hint="D = x_0_hat + h / (2 h_before) (x_0_hat - before), with steps in lambda; sort it."
+    "13.2", _weights_2m, hint="D = x_0_hat + h / (2 h_before) (x_0_hat - before), h in lambda; collect the terms."
 )
 embedded_pair = Exercise(
     "13.3",
@@ -309,7 +309,7 @@ embedded_pair = Exercise(
 grid = Exercise(
     "13.4",
     _grid,
-    hint="the share of the steps that lies below a place is the integral of c^(1/(p+1)) up to there, over the whole.",
+    hint="the share of the steps below a place is the integral of c^(1/(p+1)) up to there, divided by all of it.",
 )
 bug_hunt = Exercise(
     "13.5",

@@ -53,7 +53,7 @@ def _frechet(attempt: Callable[..., object]) -> str | None:
     shift, traces = (mean_a - mean_b).square().sum(), A.trace() + B.trace()
     cross = _root(_root(A) @ B @ _root(A)).trace()
     wrong = {
-        "the root is taken number by number; a root of a matrix R has R @ R = C, and comes from its eigenvalues": (
+        "the root is taken number by number; the root R of a matrix C has R @ R = C, and comes from C's eigenvalues": (
             shift + traces - 2 * (_root(A) @ B @ _root(A)).clamp(min=0).sqrt().trace()
         ),
         "the root of A @ B is taken number by number; take that of A^(1/2) B A^(1/2), from its eigenvalues": (
@@ -79,14 +79,14 @@ def _frechet(attempt: Callable[..., object]) -> str | None:
 def _two_sizes(answer: object) -> str | None:
     n_1, d_1, n_2, d_2 = 500, 9.0, 2000, 4.5
     wrong: dict[str, object] = {
-        "the two have changed places: this belongs to n_1 - n_2 above and n_2 below": (n_1 * d_2 - n_2 * d_1)
+        "the two distances have changed places: 9.0 belongs to 500 samples and 4.5 to 2000": (n_1 * d_2 - n_2 * d_1)
         / (n_1 - n_2),
         "this is the smaller of the two; at 2000 there is still a bias of a quarter of that at 500": d_2,
         "this is the mean of the two, which keeps a bias": (d_1 + d_2) / 2,
         "this is c / 500, the bias, and not what is left without it": d_1 - 3.0,
         "the bias falls with 1 / n, and not with 1 / sqrt(n)": (math.sqrt(n_1) * d_1 - math.sqrt(n_2) * d_2)
         / (math.sqrt(n_1) - math.sqrt(n_2)),
-        "this is n_1 - n_2 times what is asked: divide by it": n_1 * d_1 - n_2 * d_2,
+        "this is n_1 - n_2 times the answer: divide by n_1 - n_2": n_1 * d_1 - n_2 * d_2,
     }
     return diagnose(answer, (n_1 * d_1 - n_2 * d_2) / (n_1 - n_2), wrong, atol=1e-6)
 
@@ -111,7 +111,7 @@ def _mmd_squared(attempt: Callable[..., object]) -> str | None:
     wrong = {
         "an example is paired with itself: the diagonal is in the first two means, and the estimate has a bias "
         "upwards, (14.16)": xx.mean() + yy.mean() - 2 * xy.mean(),
-        "the diagonal was left out of the sum, but counted when it was divided: there are n (n - 1) pairs": (
+        "the diagonal was left out of the sum, but counted in the number of pairs: there are n (n - 1) pairs": (
             off(xx, N * N) + off(yy, M * M) - 2 * xy.mean()
         ),
         "the 2 before the last mean is missing": off(xx, N * (N - 1)) + off(yy, M * (M - 1)) - xy.mean(),
@@ -155,7 +155,7 @@ def _bits(attempt: Callable[..., object]) -> str | None:
         "these are nats, and log(2) = 0.693 of them make a bit": -log_p / dims + math.log(127.5),
         "the sign is turned: a likely picture takes few bits": -per_dim + math.log2(127.5),
         "it was not divided by the number of dimensions": -log_p / math.log(2) + math.log2(127.5),
-        "the logarithm of 2 is multiplied, and it divides": -log_p / dims * math.log(2) + math.log2(127.5),
+        "this multiplies by log(2): nats have to be divided by it": -log_p / dims * math.log(2) + math.log2(127.5),
     }
     return diagnose(found, per_dim + math.log2(127.5), wrong)
 
@@ -205,7 +205,7 @@ def _memorised(attempt: Callable[..., object]) -> str | None:
         return (
             f"it accuses {listed(sorted(accused - {COPIER}))} too, which is honest. Where the data are dense, honest "
             "samples lie near to training examples as well: let the held-out examples tell how near is normal, and "
-            "allow for chance, with few voices where many samples share one neighbour"
+            "allow for chance: samples that share one neighbour count as one voice"
         )
     return None
 
@@ -216,8 +216,8 @@ def _memorised(attempt: Callable[..., object]) -> str | None:
 def run_protocol(name: str, samples: Tensor, train: Tensor, test: Tensor, features: Features) -> float:
     """One of five programs that claim to measure samples.
 
-    Each claims: samples are clipped to [-1, 1] and rounded to the 256 gray levels, as they would be saved; then the
-    squared Fréchet distance of the features of all of them from those of the held-out pictures is given back.
+    Each claims: samples are clipped to [-1, 1] and rounded to the 256 gray levels, as they would be saved; then it
+    returns the squared Fréchet distance of the features of all of them from those of the held-out pictures.
 
     Args:
         name: "A", "B", "C", "D" or "E".

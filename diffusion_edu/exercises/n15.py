@@ -37,7 +37,7 @@ Field = Callable[[Tensor, Tensor], Tensor]
 
 
 def _flow_loss(attempt: Callable[..., object]) -> str | None:
-    # As many examples as numbers in each, so that a time on the wrong axis raises nothing and is told why.
+    # As many examples as numbers in each, so that t on the wrong axis raises no error, and the check can name it.
     x_0, eps = torch.randn(2, 4, 4, generator=seeded(15, 1), dtype=torch.float64)
     t = torch.tensor([0.15, 0.4, 0.75, 0.95], dtype=torch.float64)
 
@@ -56,7 +56,7 @@ def _flow_loss(attempt: Callable[..., object]) -> str | None:
         ),
         "your path has the noise at t = 0, and your target has the data there: this course has the data at t = 0, in "
         "both": loss(backwards, eps - x_0),
-        "this is the other convention, with the noise at t = 0, all through; the data were asked for at t = 0": (
+        "this is the other convention throughout, with the noise at t = 0; the data were asked for at t = 0": (
             loss(backwards, x_0 - eps)
         ),
         "the target is the velocity, eps - x_0, and not x_0": loss(x_t, x_0),
@@ -99,7 +99,9 @@ def _gaussian_velocity(attempt: Callable[..., object]) -> str | None:
         "s is the standard deviation, and its square belongs where the variance does": (
             by((1 - t) * s / ((1 - t) ** 2 * s + t**2))
         ),
-        "(1 - t) is missing in the gain of x_0_hat, (1 - t) s^2 / ((1 - t)^2 s^2 + t^2)": by(s**2 / total),
+        "(1 - t) is missing in x_0_hat: before x - (1 - t) m stands (1 - t) s^2 / ((1 - t)^2 s^2 + t^2)": (
+            by(s**2 / total)
+        ),
         "(1 - t) is to be squared in the variance of x_t": by((1 - t) * s**2 / ((1 - t) * s**2 + t**2)),
         "t is to be squared in the variance of x_t": by((1 - t) * s**2 / ((1 - t) ** 2 * s**2 + t)),
         "this is x_0_hat; the velocity is (x - x_0_hat) / t": m + gain * (x - (1 - t) * m),
@@ -157,7 +159,7 @@ def _velocity_from_eps(attempt: Callable[..., object]) -> str | None:
             "there is a minus missing: the log SNR is 2 log((1 - t) / t), and this is the time for its negative": (
                 by(network(alpha / (1 - t) * x, SCHEDULE.time_at(-flow.log_snr(t))))
             ),
-            "log SNR is twice the logarithm of (1 - t) / t": (
+            "a factor 2 is missing: log SNR is twice the logarithm of (1 - t) / t": (
                 by(_asked_at(network, x / (1 - t), SCHEDULE.time_at(flow.log_snr(t) / 2)))
             ),
         }
@@ -188,13 +190,13 @@ def _straightness(attempt: Callable[..., object]) -> str | None:
         "the velocity and the way point in opposite directions: with rows from t = 1 down, path[1:] - path[:-1] counts "
         "time backwards, and x_1 - x_0 does not": ((speed + way) ** 2).mean(),
         "this is the sum, and the mean over particles and steps was asked for": ((speed - way) ** 2).sum(),
-        "this is the sum over the steps; with velocities in it, its mean is the integral over time": (
+        "this is the sum over the steps; the integral over time is the mean over the steps": (
             ((speed - way) ** 2).sum(0).mean()
         ),
         "the square is missing: this is the mean absolute difference": (speed - way).abs().mean(),
         "this is the root of S": right.sqrt(),
         "this is the mean squared speed; the squared way is still to be taken off": (speed**2).mean(),
-        "this is half of it: the mean squared speed, less twice the squared way": (
+        "the last term, + Delta^2, is missing: this is the mean squared speed less twice the squared way": (
             (speed**2).mean() - 2 * (way**2).mean()
         ),
         "the way is the mean over all particles; each particle has its own": ((speed - way.mean()) ** 2).mean(),
@@ -233,7 +235,7 @@ def run_program(name: str, velocity: Field, x: Tensor, steps: int) -> Tensor:
     for k in range(steps - 1 if name == "E" else steps):  # E: the last step is never taken
         t = torch.tensor(k / steps if name == "D" else 1 - k / steps, dtype=torch.float64)  # D: upwards in time
         slope = velocity(x, 1 - t if name == "A" else t)  # A: told the wrong time
-        x = x + h * slope if name in "CD" else x - h * slope  # C: the sign, and D goes with its time
+        x = x + h * slope if name in "CD" else x - h * slope  # C: the wrong sign; in D time rises
     return x
 
 

@@ -1,6 +1,6 @@
 """The exercises of ``16_from_here_to_diffusers``.
 
-All but 16.5 need nothing of that library, only its conventions. 16.5 imports it when it is tried.
+Only 16.5 needs diffusers, and imports it when an answer is checked. The others need its conventions alone.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def _times_of_timesteps(attempt: Callable[..., object]) -> str | None:
             "this is timestep / T, and the index there is one less than our k: its entry 0 has a little noise": (
                 torch.cat([(k - 1) / T, zero])
             ),
-            "this is timestep / (T - 1): it stretches the grid, and is right at the first entry of the table only if "
-            "that were clean": torch.cat([(k - 1) / (T - 1), zero]),
+            "this is timestep / (T - 1): it stretches the grid, and would be right at the table's entry 0 only if that "
+            "were clean": torch.cat([(k - 1) / (T - 1), zero]),
             "the times are right and the end is missing: there the last step goes to clean data without saying so, and "
             "our grids name it, t = 0": k / T,
             "the index is one less than our k, and the end is missing as well": (k - 1) / T,
-            "the grid ends at 1 / T, where the table's first noise is still in the picture: clean data are t = 0": (
+            "the grid ends at 1 / T, where the table's first noise is still in the picture: clean data are at t = 0": (
                 torch.cat([k / T, zero + 1 / T])
             ),
             "this is k, a number of steps; t is k / T": torch.cat([k, zero]),
@@ -77,10 +77,10 @@ def _x_0_of_output(attempt: Callable[..., object]) -> str | None:
         "epsilon": {
             "alpha_bar is a variance, and amplitudes are its roots": (x_t - (1 - alpha_bar) * o) / alpha_bar,
             "the noise is to be taken off x_t, and this adds it": (x_t + s * o) / a,
-            "the noise is off, and what is left still has to be divided by alpha": x_t - s * o,
+            "the noise is taken off, but what is left still has to be divided by alpha": x_t - s * o,
             "alpha and sigma have changed places": (x_t - a * o) / s,
             "this is what is done with v": by_v,
-            "the output is given back as it came": o,
+            "the output is returned as it came": o,
         },
         "sample": {
             "the output is x_0_hat already, and this is x_t": x_t,
@@ -113,7 +113,7 @@ def _betas_of(attempt: Callable[..., object]) -> str | None:
     shorter = schedule.alpha(torch.linspace(0, 1, T, dtype=torch.float64)) ** 2
     right = 1 - alpha_bar[1:] / alpha_bar[:-1]
     wrong = {
-        "alpha is an amplitude, and a beta is a share of variance: square it first": (
+        "alpha is an amplitude, and a beta is a share of variance: square alpha first": (
             1 - (alpha_bar[1:] / alpha_bar[:-1]).sqrt()
         ),
         "this begins with a beta of 0, as if the table's entry 0 were clean data: there, as here, beta_1 comes first": (
@@ -151,7 +151,7 @@ def run_adapter(name: str, denoiser: Denoiser, sample: Tensor, timestep: Tensor)
 
     Raises:
         ValueError: for another name.
-        TypeError: for a denoiser whose schedule is no table.
+        TypeError: for a denoiser whose schedule is not a ``BetaSchedule``.
     """
     if name not in PROGRAMS or len(name) != 1:
         raise ValueError(f"the adapters are A, B, C, D and E, and {name!r} was asked for.")
@@ -171,7 +171,7 @@ def run_adapter(name: str, denoiser: Denoiser, sample: Tensor, timestep: Tensor)
 
 
 _MISSED = {
-    "A": "A asks one step too early, which is least to see where there is much noise: test a small timestep, closely",
+    "A": "A asks one step too early, which shows least where there is much noise: test a small timestep, closely",
     "B": "B says eps_hat, which is nearly v where there is little noise: test a large timestep as well",
     "D": "D takes alpha and sigma of the level before, and is honest at timestep 0: test larger ones, closely",
     "E": "E makes x_0_hat a picture in [0, 1]: test with a denoiser whose answer is not 1 everywhere",
@@ -246,7 +246,7 @@ def _mistaken(unet: Any, scheduler: Any, x_t: Tensor, j: int) -> Mapping[str, Te
 
 
 def _folder(diffusers: Any, number: int, folder: str) -> tuple[Any, Any]:
-    """Saves a small network with random weights, and a scheduler; gives both back."""
+    """Saves a small network with random weights, and a scheduler; returns both."""
     with global_seed(16 + number):
         unet = diffusers.UNet2DModel(
             sample_size=8,
@@ -294,7 +294,7 @@ def _loaded(model: DiffusionModel, again: object, unet: Any, scheduler: Any) -> 
         t = torch.tensor((j + 1) / T, dtype=torch.float64)
         right = scheduler.step(unet(x_t, j).sample, j, x_t, generator=seeded(16, 6)).pred_original_sample
         answer = model(x_t, t)
-        wrong = {  # a table does no harm where the network says x_0_hat
+        wrong = {  # a wrong table does no harm where the network says x_0_hat
             words: known
             for words, known in _mistaken(unet, scheduler, x_t, j).items()
             if not torch.allclose(known, right, atol=CLOSE, rtol=CLOSE)

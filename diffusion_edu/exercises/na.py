@@ -13,10 +13,10 @@ from ..gaussian import bits_per_dim
 
 __all__ = ["bits", "bug_hunt", "coin_denoiser", "product", "run_kl"]
 
-NATS, DIMS = -1200.0, 784  # the model's figure for one picture, and the count of its numbers
+NATS, DIMS = -1200.0, 784  # minus the log-density of one picture, in nats, and how many numbers it has
 HONEST = "C"
-HONEST_RUNS = 30  # how often a learner's test is shown the honest program: bad luck is seen
-BROKEN_RUNS = 3  # and each broken one: good luck is seen
+HONEST_RUNS = 30  # how often a learner's test sees the honest program: one that accuses it by chance is found out
+BROKEN_RUNS = 3  # how often it sees each broken one, which it must accuse every time
 
 
 def _product(attempt: Callable[..., object]) -> str | None:
@@ -30,7 +30,7 @@ def _product(attempt: Callable[..., object]) -> str | None:
     s_1, s_2 = v_1.sqrt(), v_2.sqrt()
     of_mean = {
         "the mean is the plain average: the surer measurement should pull more": (m_1 + m_2) / 2,
-        "the weights have changed places: here the measurement with the larger variance pulls more": (
+        "the weights of the mean have changed places: here the measurement with the larger variance pulls more": (
             (v_1 * m_1 + v_2 * m_2) / (v_1 + v_2)
         ),
         "the mean is weighted by 1 / standard deviation, and the weights are precisions, 1 / variance": (
@@ -43,15 +43,17 @@ def _product(attempt: Callable[..., object]) -> str | None:
     }
     of_variance = {
         "the variance is still the precision: the precisions were added, and the variance is one over that": precision,
-        "this is the standard deviation: the variance was asked": precision**-0.5,
+        "this is the standard deviation: the variance was asked for": precision**-0.5,
         "the variances were added: that is (A.3), for the sum of two numbers; two measurements of one number make it "
         "surer": v_1 + v_2,
         "the variance is the average of the two; the product is narrower than both": (v_1 + v_2) / 2,
-        "1 / standard deviation was added where 1 / variance adds": 1 / (1 / s_1 + 1 / s_2),
+        "1 / standard deviation was added: it is 1 / variance that adds": 1 / (1 / s_1 + 1 / s_2),
         "precisions were averaged, and they add: two measurements are surer than one": 2 / precision,
     }
     mean, variance = answer
-    return diagnose(mean, pull / precision, of_mean) or diagnose(variance, 1 / precision, of_variance)
+    return diagnose(mean, pull / precision, of_mean, what="the mean") or diagnose(
+        variance, 1 / precision, of_variance, what="the variance"
+    )
 
 
 def _bits(bits: object) -> str | None:
@@ -69,7 +71,7 @@ def _bits(bits: object) -> str | None:
         ),
         "8 bits were added: a pixel has 256 values, but what counts is by how much lengths shrink": in_bits + 8,
         "255 is the factor for a scale from 0 to 1; from -1 to 1 lengths shrink by 127.5": in_bits + math.log2(255),
-        "7 bits were added: near, but from 0..255 to [-1, 1] the factor is 127.5, not 128": in_bits + 7,
+        "7 bits were added: close, but from 0..255 to [-1, 1] the factor is 127.5, not 128": in_bits + 7,
         "the term for the unit is in nats here, and the rest in bits": in_bits + math.log(127.5),
         "the term for the unit belongs to each number, and here the whole picture got one": in_bits + offset / DIMS,
         "this is the whole picture: divide by its 784 numbers": lambda b: abs(float(b) - DIMS * float(right)) < 5,
@@ -93,7 +95,9 @@ def _coin_denoiser(attempt: Callable[..., object]) -> str | None:
         "s is a standard deviation, and the Gaussian's exponent is divided by the variance s^2": (
             torch.tanh(x / s + log_odds / 2)
         ),
-        "a half is missing: 2 / (1 + exp(-l)) - 1 is tanh(l / 2)": torch.tanh(total),
+        "a half is missing: with l = log(P(+1 | x) / P(-1 | x)) the mean is 2 / (1 + exp(-l)) - 1 = tanh(l / 2)": (
+            torch.tanh(total)
+        ),
         "log(w / (1 - w)) needs the same factor one half as 2 x / s^2": torch.tanh(x / s**2 + log_odds),
         "w and 1 - w have changed places": torch.tanh(x / s**2 - log_odds / 2),
         "this is the best straight line: it uses the mean and the variance of y only, and y takes two values": (
@@ -146,8 +150,8 @@ _PROGRAMS: dict[str, Callable[[float, float, float, float], float]] = {
     "D": _half_forgotten,
 }
 _MISSED = {
-    "A": "A is never negative and 0 for equal Gaussians: it is a KL, but another one than was asked for. Only two "
-    "different widths show it",
+    "A": "A is never negative and 0 for equal Gaussians: it is a KL, but not the one that was asked for. Only two "
+    "Gaussians of different widths show it",
     "B": "B says the right thing wherever both standard deviations are 1",
     "D": "D says the right thing wherever the two standard deviations are equal",
 }
@@ -161,26 +165,26 @@ def _bug_hunt(test: Callable[..., object]) -> str | None:
         answer = test(kl)
         verdict = truth(answer)
         if verdict is None:
-            raise TypeError(f"your test answers True or False, and it gave back {type(answer).__name__}")
+            raise TypeError(f"a test must return True or False, and yours returned {type(answer).__name__}")
         return verdict
 
     accusations = sum(not passes(HONEST) for _ in range(HONEST_RUNS))
     if accusations == HONEST_RUNS:
         return (
-            f"it accuses program {HONEST}, which is honest, every time: what your test expects is not "
-            "KL(first || second). In the definition x is drawn from the first Gaussian, and its own log-density comes "
-            "first"
+            f"it accuses program {HONEST}, which is honest, every time. Either your test allows for no rounding or "
+            "chance, or what it expects is not KL(first || second): in the definition x is drawn from the first "
+            "Gaussian, and the second one's log-density is subtracted from the first one's"
         )
     if accusations:
         return (
-            f"it accuses program {HONEST}, which is honest, in some of {HONEST_RUNS} runs: by bad luck. Allow more "
-            "standard errors"
+            f"it accuses program {HONEST}, which is honest, in {accusations} of {HONEST_RUNS} runs, by bad luck. "
+            "Allow more standard errors"
         )
     return hunted([name for name in _MISSED if not any([passes(name) for _ in range(BROKEN_RUNS)])], _MISSED)
 
 
 product = Exercise(
-    "A.1", _product, hint="precisions, 1 / variance, add; the mean is the mean of the means, weighted by precision."
+    "A.1", _product, hint="precisions, 1 / variance, add; the mean averages the two means, weighted by precision."
 )
 bits = Exercise(
     "A.2", _bits, hint="nats to bits, a picture to one number, the unit of x to the unit of a pixel: one factor each."

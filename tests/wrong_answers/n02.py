@@ -45,6 +45,6 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
             TEST + "return abs(jump(betas, one, 2, none) ** 2 - (1 - betas[1])) < 1e-6",
             "it accuses A, C, D and E, and D is honest",
         ),
-        (TEST + "return jump(betas, one, 9, none)", "gave back a Tensor"),
+        (TEST + "return jump(betas, one, 9, none)", "returned a Tensor"),
     ],
 }

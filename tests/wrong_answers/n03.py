@@ -24,7 +24,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (RIGHT_MEAN + "    return mean, beta\n", "this is beta"),
         (RIGHT_MEAN + "    return mean, beta * (1 - alpha_bar) / (1 - alpha_bar_before)\n", "upside down"),
         (RIGHT_MEAN + "    return mean, beta * (1 - alpha_bar_before)\n", "not divided by"),
-        (RIGHT_MEAN + "    return mean, beta * 7\n", "the mean is right, and the variance is not"),
+        (RIGHT_MEAN + "    return mean, beta * 7\n", "the mean is right, but the variance is not"),
         (RIGHT_MEAN + "    return mean\n", "return mean, variance"),
         (HEAD + ON_X_K + ON_X_0 + VARIANCE + "    return on_x_k * x_0 + on_x_0 * x_k, variance\n", "changed places"),
         (
@@ -61,7 +61,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         ),
         (
             "def my_denoiser(x_k, alpha_bar):\n    return torch.tanh(alpha_bar**0.5 * x_k / (2 * (1 - alpha_bar)))",
-            "factor 2 too few",
+            "a factor 2 is missing",
         ),
         (
             "def my_denoiser(x_k, alpha_bar):\n    return torch.tanh(alpha_bar * x_k / (1 - alpha_bar))",

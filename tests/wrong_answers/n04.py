@@ -83,7 +83,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         ),
         (
             'missing = {"A": "widths", "B": "none", "C": "L_0", "D": "L_1", "E": "L_T"}',
-            "one alone is negative",
+            "only one of them is",
         ),
         (
             'missing = {"A": "widths", "B": "L_0", "C": "none", "D": "L_1", "E": "L_1"}',

@@ -35,7 +35,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
     "5.1": [
         (
             V_OF + "sigma / alpha * (x_t - sigma * eps_hat) - alpha * eps_hat",
-            "the sign is turned",
+            "the sign is wrong",
         ),
         (V_OF + "alpha * eps_hat - sigma * x_t", "x_t stands where"),
         (
@@ -63,7 +63,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
     ],
     "5.3": [
         (training("- eps) ** 2", "- x_0) ** 2"), "it has learnt x_0"),
-        (training("(network(x_k) - eps)", "(network(x_k) + eps)"), "its sign turned"),
+        (training("(network(x_k) - eps)", "(network(x_k) + eps)"), "its sign flipped"),
         (training("(network(x_k) - eps)", "(network(x_k) - torch.randn_like(eps))"), "it answers 0"),
         (training("- eps) ** 2", "+ eps / (1 - alpha_bar).sqrt()) ** 2"), "it has learnt the score"),
         (
@@ -73,7 +73,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
             "the roots are missing",
         ),
         (training("range(600)", "range(10)"), "above the floor"),
-        (training("return network", "return loss"), "give back the network itself"),
+        (training("return network", "return loss"), "return the network itself"),
     ],
     "5.4": [
         (testing("x_0", "0 * t"), "finds E, and takes A, B and D for honest"),

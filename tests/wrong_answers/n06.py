@@ -87,9 +87,9 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         ),
         (norm(("groups, C // groups,", "C // groups, groups,")), "as many groups as"),
         (norm((".sqrt()", "")), "divides by the variance"),
-        (norm((", correction=0", "")), "n - 1 below"),
-        (norm((" + 1e-5", "")), "the 1e-5 under the root are missing"),
-        (norm(("(grouped - mean)", "grouped")), "the mean is not taken away"),
+        (norm((", correction=0", "")), "divided by n - 1"),
+        (norm((" + 1e-5", "")), "the 1e-5 under the root is missing"),
+        (norm(("(grouped - mean)", "grouped")), "the mean is not subtracted"),
     ],
     "6.3": [
         ("width = 17", "the step of two is forgotten"),

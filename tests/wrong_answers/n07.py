@@ -108,7 +108,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (changed(GRADIENT, "share * torch", "1 / len(x) * torch"), "multiply it by its own number"),
         (
             "def my_gradient(loss, theta, x, most):\n    return torch.autograd.grad(loss(theta, x), theta)[0]",
-            "asked about 10 examples",
+            "called with 10 examples",
         ),
     ],
     "7.4": [
@@ -120,7 +120,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (changed(RESUME, 'return checkpoint["step"]', 'return checkpoint["step"] + 1'), "one step too late"),
         (changed(RESUME, 'return checkpoint["step"]', 'return checkpoint["step"] - 1'), "one step too early"),
         ("def my_save(*given):\n    return 1\n\n\ndef my_load(*given):\n    return 0", "began anew"),
-        (changed(RESUME, 'return checkpoint["step"]', "return checkpoint"), "gives back the step"),
+        (changed(RESUME, 'return checkpoint["step"]', "return checkpoint"), "must return the step"),
     ],
     "7.5": [
         (hunt("moves"), "finds D, and takes A, C and E for honest"),
@@ -135,12 +135,12 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (changed(SAMPLES, "    model.train(before)\n", ""), "left in eval mode; it was in training mode"),
         (changed(SAMPLES, "model.train(before)", "model.train()"), "left in training mode; it was in eval mode"),
         (changed(SAMPLES, "model.train(before)", "model.dropout.train(before)"), "some of its parts in one mode"),
-        (changed(SAMPLES, "torch.no_grad()", "torch.enable_grad()"), "hang on the graph"),
+        (changed(SAMPLES, "torch.no_grad()", "torch.enable_grad()"), "carry the graph"),
         (
             changed(
                 changed(SAMPLES, "torch.no_grad()", "torch.enable_grad()"), "noise)\n    m", "noise).detach()\n    m"
             ),
-            "cut off",
+            "detached from their graph",
         ),
         (changed(SAMPLES, "    with torch.no_grad():\n    ", "    torch.set_grad_enabled(False)\n"), "off for good"),
         (changed(SAMPLES, "    with torch.no_grad():\n    ", "    model.requires_grad_(False)\n"), "learns nothing"),

@@ -59,7 +59,7 @@ STROKES = "stroke = data.responsibilities(samples).argmax(1)\n    "
 WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
     "8.1": [
         (step("mean + width * z", "mean + width**2 * z"), "multiplied by the variance"),
-        (step("width = sigma_s", "width = sigma_t"), "sigma_s stands where you have sigma_t"),
+        (step("width = sigma_s", "width = sigma_t"), "sigma_s belongs where sigma_t stands"),
         (step("mean + width * z", "mean"), "no noise in it"),
         (step("mean + width * z", "alpha_s * x_0_hat + sigma_s * z"), "was thrown away"),
         (step("mean + width * z", "alpha_s * x_0_hat + sigma_s * eps_hat"), "nothing new is drawn"),
@@ -67,7 +67,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (CIRCLE, "right where alpha^2 + sigma^2 = 1"),
         (step("kappa * x_t + alpha_s * (1 - rho) * x_0_hat", "kappa * x_0_hat + alpha_s * (1 - rho) * x_t"), "changed"),
         (step("alpha_s * (1 - rho) * x_0_hat", "alpha_s * rho * x_0_hat"), "rho stands where 1 - rho"),
-        (DIVIDES, "into s = 0 it is not"),
+        (DIVIDES, "to s = 0, it is not"),
     ],
     "8.2": [
         ("gray_levels = 0.0628", "on the scale from -1 to 1"),

@@ -74,7 +74,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (step("torch.sqrt(sigma_s**2 - omega**2)", "sigma_s"), "the old noise is kept in full"),
         (step("+ omega * z", "+ omega**2 * z"), "multiplied by its variance"),
         (step("eta * sigma_s * torch.sqrt(1 - rho)", "eta * sigma_t * torch.sqrt(1 - rho)"), "the step forward"),
-        (step("torch.sqrt(1 - rho)", "(1 - rho)"), "the standard deviation has its root"),
+        (step("torch.sqrt(1 - rho)", "(1 - rho)"), "the standard deviation needs its root"),
         (step("torch.sqrt(sigma_s**2 - omega**2)", "(sigma_s - omega)"), "variances subtract"),
         (step("eta * sigma_s", "eta**0.5 * sigma_s"), "here it multiplies the variance"),
         (step("eta * sigma_s * torch.sqrt(1 - rho)", "eta * sigma_s"), "not of sigma_s"),
@@ -143,7 +143,10 @@ def my_exact_inversion(denoiser, x_0, times):
         (MEASURE + "x.std() / (x * 0).sum()", "not finite"),
     ],
     "9.6": [
-        (digits("denoiser, x, times, new", "denoiser, torch.randn_like(x), times, new"), "no nearer to their own"),
+        (
+            digits("denoiser, x, times, new", "denoiser, torch.randn_like(x), times, new"),
+            "the distance to their own originals is",
+        ),
         (digits("(x, t, labels)", "(x, t, new_labels)"), "the labels that they should get"),
         (digits("(x, t, labels)", "(x, t)"), "inverted without a label"),
         (digits("x, times, new_labels)", "x, times, labels)"), "came back as they were"),

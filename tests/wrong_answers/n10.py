@@ -85,7 +85,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (PUSHED + "2 * w * m, v ** 0.5", "the start is -m, not 0"),
         (PUSHED + "(1 - 2 * w) * m, v ** 0.5", "the sign of the mean is turned"),
         (PUSHED + "(2 * w - 1) * m, (v / w) ** 0.5", "the spread is not"),
-        (PUSHED + "(2 * w - 1) * m", "give back two numbers"),
+        (PUSHED + "(2 * w - 1) * m", "return two numbers"),
     ],
     "10.4": [
         (in_eps("- w * sigma", "+ w * sigma"), "the sign is turned"),
@@ -96,7 +96,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (in_eps("torch.log_softmax(classifier(x, t), dim=1)", "classifier(x, t)"), "the slopes of the logits"),
         (in_eps("log_softmax", "softmax"), "this is the slope of p"),
         (in_eps(".sum()", ".mean()"), "a mean over the batch"),
-        (in_eps("log_p[torch.arange(len(x)), labels].sum()", "log_p.sum()"), "all classes lead"),
+        (in_eps("log_p[torch.arange(len(x)), labels].sum()", "log_p.sum()"), "log p of all classes was added up"),
     ],
     "10.5": [
         (testing("1.0"), "finds A, C and E, and takes D for honest"),

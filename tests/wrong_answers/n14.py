@@ -89,7 +89,7 @@ WRONG_ANSWERS = {
             "distance_without_bias = (500**0.5 * 9.0 - 2000**0.5 * 4.5) / (500**0.5 - 2000**0.5)",
             "not with 1 / sqrt(n)",
         ),
-        ("distance_without_bias = 500 * 9.0 - 2000 * 4.5", "times what is asked: divide by it"),
+        ("distance_without_bias = 500 * 9.0 - 2000 * 4.5", "times the answer: divide by n_1 - n_2"),
         ("distance_without_bias = 1.0", "off by up to"),
     ],
     "14.3": [
@@ -111,7 +111,7 @@ WRONG_ANSWERS = {
         (changed(BITS, "(dims * math.log(2)) + math.log2(127.5)", "dims + math.log(127.5)"), "these are nats"),
         (changed(BITS, "-log_p", "log_p"), "the sign is turned"),
         (changed(BITS, "(dims * math.log(2))", "math.log(2)"), "not divided by the number of dimensions"),
-        (changed(BITS, "/ (dims * math.log(2))", "/ dims * math.log(2)"), "and it divides"),
+        (changed(BITS, "/ (dims * math.log(2))", "/ dims * math.log(2)"), "nats have to be divided by it"),
     ],
     "14.5": [
         (

@@ -65,7 +65,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (with_(VELOCITY, "    q =", "    m = 0\n    q ="), "data of mean 0"),
         (with_(VELOCITY, "(x - x_0_hat)", "(x - m)"), "as if it were the x_0 of all"),
         (with_(VELOCITY, "s**2", "s"), "s is the standard deviation"),
-        (with_(VELOCITY, "m + (1 - t) * s**2", "m + s**2"), "is missing in the gain"),
+        (with_(VELOCITY, "m + (1 - t) * s**2", "m + s**2"), "(1 - t) is missing in x_0_hat"),
         (with_(VELOCITY, "(1 - t) ** 2 * s**2 + t**2", "(1 - t) * s**2 + t**2"), "(1 - t) is to be squared"),
         (with_(VELOCITY, "s**2 + t**2", "s**2 + t"), "t is to be squared"),
         (with_(VELOCITY, "(x - x_0_hat) / t", "x_0_hat"), "this is x_0_hat"),

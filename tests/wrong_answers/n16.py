@@ -100,7 +100,7 @@ WRONG_ANSWERS: dict[str, list[tuple[str, str]]] = {
         (with_(X_0, "(x_t - sigma * output) / alpha", "x_t - sigma * output"), "divided by alpha"),
         (with_(X_0, "alpha, sigma =", "sigma, alpha ="), "changed places"),
         (with_(X_0, "(x_t - sigma * output) / alpha", "alpha * x_t - sigma * output"), "what is done with v"),
-        ("def my_x_0(output, x_t, alpha_bar, prediction_type):\n    return output", "given back as it came"),
+        ("def my_x_0(output, x_t, alpha_bar, prediction_type):\n    return output", "returned as it came"),
         (with_(X_0, "return output", "return x_t"), "and this is x_t"),
         (
             "def my_x_0(output, x_t, alpha_bar, prediction_type):\n"
