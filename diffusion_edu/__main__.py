@@ -1,4 +1,4 @@
-"""``python -m diffusion_edu``: the command line, for where its script is not on the path."""
+"""``python -m diffusion_edu``: the command line, also where the script ``diffusion-edu`` is not on the path."""
 
 from .cli import console
 

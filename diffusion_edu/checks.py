@@ -78,8 +78,8 @@ class Claim:
         Args:
             actual: numbers of any shape: a tensor, an array, a number.
             expected: numbers of the same shape, or one scalar: broadcasting would hide mistakes.
-            atol: what may be missing, in the unit of ``actual``.
-            rtol: what may be missing, as a part of ``expected``.
+            atol: the difference that is allowed, in the unit of ``actual``.
+            rtol: the difference that is allowed beside it, as a part of |expected|.
 
         Raises:
             AssertionError: where they differ by more, or a number is not finite where the other is.
@@ -97,7 +97,7 @@ class Claim:
 
         Raises:
             AssertionError: where it does not; the sentence shows the rest.
-            TypeError: where it is no SymPy expression (an equation is one to be written as a difference).
+            TypeError: where it is not a SymPy expression (write an equation as a difference).
         """
         import sympy
 
@@ -109,11 +109,11 @@ class Claim:
                     "Write an equation as left side minus right side, and compare numbers with close()."
                 )
             rest = sympy.simplify(entry)
-            _hold(None if rest == 0 else f"simplified, there remains {rest} where 0 was expected")
+            _hold(None if rest == 0 else f"after simplification {rest} remains where 0 was expected")
         self.checks += 1
 
     def statistic(self, value: object, expected: object, standard_error: object, *, sigmas: float = 6.0) -> None:
-        """A measured statistic lies within ``sigmas`` of its own standard errors of what is expected.
+        """A measured statistic lies no more than ``sigmas`` of its own standard errors from what is expected.
 
         Args:
             value: the estimate, of any shape.
@@ -148,7 +148,7 @@ class Claim:
 
         Args:
             condition: one truth value: a bool, or a tensor or array with one element.
-            why: what does not hold where it fails, as words that end the sentence "(4.7) does not hold: ...".
+            why: what is wrong if it is false, in words that complete the sentence "(4.7) does not hold: ...".
 
         Raises:
             AssertionError: where it is false.
@@ -162,7 +162,7 @@ class Claim:
         ):
             raise TypeError(
                 f"true() takes one truth value and was given {type(condition).__name__}. "
-                "Say with .all() or .any() what of many is meant, and compare numbers with close()."
+                "Reduce many values to one with .all() or .any(), and compare numbers with close()."
             )
         _hold(None if condition else why)
         self.checks += 1
@@ -177,10 +177,10 @@ def claim(tag: str, statement: str) -> Iterator[Claim]:
         statement: what is claimed, in words. It is printed, so it holds no measured number.
 
     Yields:
-        a ``Claim``, whose checks say what they found. Plain ``assert`` does as well.
+        a ``Claim``, whose checks say what they found. A plain ``assert`` works too.
 
     Raises:
-        AssertionError: where a check fails; the first one is chained.
+        AssertionError: where a check fails; the check's own error is chained to it.
         ValueError: where the tag or the statement is not of this form.
         RuntimeError: under ``python -O``.
     """
@@ -220,7 +220,7 @@ class FoundClaim:
 
 
 def parsed(source: str) -> ast.Module:
-    """A notebook's cell as a tree. IPython's ``%magic`` and ``!shell`` lines are passed over.
+    """A notebook's cell as a syntax tree. IPython's ``%magic`` and ``!shell`` lines are skipped.
 
     Raises:
         SyntaxError: where the source is not Python.
@@ -232,8 +232,8 @@ def find_claims(source: str) -> list[FoundClaim]:
     """The claims in a source text, found without running it, each with the number of its checks.
 
     A check is an ``assert`` of something that is not a constant, a call of one of ``Claim``'s checks on the
-    name that the claim is bound to, or a call of a function named ``assert_...``. A claim in another lends
-    no check to the outer one. IPython's ``%magic`` and ``!shell`` lines are passed over.
+    name that the claim is bound to, or a call of a function named ``assert_...``. The checks of a claim
+    inside another do not count for the outer one. IPython's ``%magic`` and ``!shell`` lines are skipped.
 
     Args:
         source: Python code, such as a notebook's cell.
@@ -311,12 +311,12 @@ def _is_check(node: ast.AST, bound: str | None) -> bool:
 
 
 class BrokenExerciseError(Exception):
-    """An exercise that is itself wrong, as where one of its wrong answers is right."""
+    """An exercise that is itself wrong, for example because one of its wrong answers is right."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an exercise says to an attempt. Shown or printed, it is its one line."""
+    """What an exercise says about an attempt. Displayed or printed, it shows its message, one line."""
 
     status: Literal["not attempted", "right", "wrong"]
     message: str  # the whole line
@@ -329,14 +329,14 @@ class Verdict:
 class Exercise:
     """An exercise: ``exercise(attempt)`` is its verdict, and never raises for what a learner wrote.
 
-    An attempt is a value, or a function that the check calls. It is not attempted where the value, or what
-    the function gives back, is ``...`` or None, or where the function raises NotImplementedError.
+    An attempt is a value, or a function that the check calls. It counts as not attempted where the value, or what
+    the function returns, is ``...`` or None, or where the function raises NotImplementedError without a message.
     """
 
     number: str  # of notebook and exercise: "1.2"
     check: Callable[..., str | None]  # takes the attempts; None is right, a sentence says what is wrong
     hint: str = ""  # one sentence, shown with a wrong answer
-    praise: str = ""  # what a right answer has shown, shown with it
+    praise: str = ""  # what a right answer teaches; printed with its tick
 
     def __call__(self, *attempts: object) -> Verdict:
         """The verdict on one attempt, or on several where the check takes several.
@@ -357,7 +357,7 @@ class Exercise:
         except _Raised as raised:
             diagnosis = f"your code raised {_in_words(raised.error)}"
         except Exception as error:
-            diagnosis = f"the check could not use what your code gave back: {_in_words(error)}"
+            diagnosis = f"the check could not use what your code returned: {_in_words(error)}"
         if diagnosis is None:
             return Verdict("right", f"Exercise {self.number}: ✓ right" + (f": {self.praise}" if self.praise else ""))
         hint = f" Hint: {self.hint}" if self.hint else ""
@@ -486,15 +486,15 @@ def truth(answer: object) -> bool | None:
     """The one truth value of an answer: a bool, or a tensor or array that holds one. None for anything else.
 
     Args:
-        answer: what a learner's test gave back.
+        answer: what a learner's test returned.
     """
     if isinstance(answer, Tensor | np.ndarray | np.generic) and answer.ndim <= 1 and math.prod(answer.shape) == 1:
         answer = answer.item()
     return answer if isinstance(answer, bool) else None
 
 
-# what a hunter is told whose test answers something else than True or False
-NO_VERDICT = "a test answers True for honest or False: close a comparison of many numbers with bool(... .all())"
+# what a learner is told if the test answers anything but True or False
+NO_VERDICT = "a test answers True for honest or False: reduce a comparison of many numbers to one value with bool(... .all())"
 
 
 def doubted(test: Callable[[str], object], names: Iterable[str]) -> list[str] | None:
@@ -517,7 +517,8 @@ def hunt(
     advice: str,
     what: str = "program",
 ) -> str | None:
-    """What a bug hunt by a test of single programs is told: None where it accuses all that are broken, and no other.
+    """What to say of a bug hunt, where a learner's test must tell the honest program, which has no bug, from the broken
+    ones, one program at a time: None where it accuses all that are broken, and no other.
 
     Args:
         test: name of a program -> whether the learner takes it for honest.
@@ -536,7 +537,7 @@ def hunt(
 
 
 def hunted(accused: Collection[str], missed: Mapping[str, str]) -> str | None:
-    """What a bug hunt that lets the honest program go is told: None where it finds all that are broken.
+    """What to say of a bug hunt that does not accuse the honest program: None where it finds all that are broken.
 
     Args:
         accused: the names of the programs that the learner's test accuses.
@@ -559,15 +560,15 @@ def listed(names: Collection[str]) -> str:
 def strange(
     statistic: Callable[[str, int], object], names: Iterable[str], honest: str, *, runs: int, limit: float, atol: float
 ) -> list[str] | None:
-    """The programs on which a statistic lies far from where it lies on the honest one; None if it is not finite there.
+    """The programs on which a statistic is far from its values on the honest one; None if one of those is not finite.
 
     Args:
         statistic: (name of a program, seed of a run) -> a number, or a tensor of several.
         names: of the programs to judge, each by its run with seed 0.
         honest: the program whose runs with other seeds tell how much the statistic varies by itself.
-        runs: how many of those, >= 2.
-        limit: how far is far, in standard deviations over those runs.
-        atol: what rounding may do, as a part of 1 + |mean|.
+        runs: how many of those runs, >= 2.
+        limit: how far counts as far, in standard deviations over those runs.
+        atol: a difference that is put down to rounding, as a part of 1 + |mean|.
     """
 
     def of(name: str, seed: int) -> Tensor:

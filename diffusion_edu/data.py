@@ -2,7 +2,7 @@ r"""Data: toys whose distribution is known exactly, and real pictures.
 
     x_0 = u / 127.5 - 1,   u in {0, ..., 255}
 
-Notebooks: the digits from ``00_quickstart`` on, the toys in Part I, clothes in ``10_guidance`` and ``14_evaluation``.
+Notebooks: the digits from ``00_quickstart`` on, the toys from ``01_forward_process``, clothes from ``07_training``.
 
 A toy is the list of a mixture's components, so that ``GaussianMixture(*moons())`` answers every question about it.
 Pictures are kept as 8-bit numbers u and become floats x_0 in [-1, 1] only when a batch is drawn: [-1, 1] is what the
@@ -12,10 +12,10 @@ noise is scaled for, and what samples are clipped to.
 and ``cifar10`` are looked for in this order, and the first place that has the whole set is taken:
 
 1. the argument ``folder``; if it is given, nowhere else;
-2. the folder in the environment variable ``DIFFUSION_EDU_DATA``, in a folder of the set's own below it;
+2. the set's own folder below the one that the environment variable ``DIFFUSION_EDU_DATA`` names;
 3. where Debian's package ``dataset-fashion-mnist`` puts its files;
-4. the user's cache, into which pooch fetches a file once and holds it to its SHA-256. ``DIFFUSION_EDU_MIRROR``, such
-   as ``https://mirror.example/data``, takes the place of the scheme and host in the addresses.
+4. the user's cache, into which pooch fetches a file once and checks its SHA-256. If ``DIFFUSION_EDU_MIRROR`` is set,
+   such as to ``https://mirror.example/data``, it replaces the scheme and host in the addresses.
 
 A set is loaded whole or not at all, and nothing that is read is ever run: no pickles.
 """
@@ -142,7 +142,7 @@ def to_model_range(images: Tensor) -> Tensor:
     """8-bit pictures to float32 in [-1, 1]: x / 127.5 - 1. Any shape.
 
     Raises:
-        TypeError: if the pictures are not uint8; floats in [0, 1] would silently be all but black.
+        TypeError: if the pictures are not uint8; floats in [0, 1] would silently become almost black.
     """
     if not isinstance(images, Tensor) or images.dtype != torch.uint8:
         raise TypeError(
@@ -153,7 +153,7 @@ def to_model_range(images: Tensor) -> Tensor:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Pictures in [-1, 1] to 8 bits, rounded to the nearest value, what lies outside clipped. Any shape.
+    """Pictures in [-1, 1] to 8 bits, rounded to the nearest value; values outside are clipped. Any shape.
 
     Raises:
         TypeError: if x is not a float tensor.
@@ -173,7 +173,7 @@ class ImageSet:
         names: what each label is called.
 
     Raises:
-        ValueError: if the pictures are of another shape or type, or there is not one whole number each for a label.
+        ValueError: if the pictures are of another shape or type, or the labels are not one whole number for each.
     """
 
     images: Tensor
@@ -368,8 +368,8 @@ def mnist(split: str = "train", folder: str | os.PathLike[str] | None = None) ->
 
     Args:
         split: "train" (60,000) or "test" (10,000).
-        folder: with the four IDX files, compressed or not, in itself, in ``mnist`` or in ``MNIST/raw``; None looks
-            where the module's docstring says.
+        folder: with the two IDX files of the split, compressed or not, in itself, in ``mnist`` or in ``MNIST/raw``;
+            None looks where the module's docstring says.
 
     Returns:
         images (N, 1, 28, 28), labels (N,).
@@ -388,8 +388,8 @@ def fashion_mnist(split: str = "train", folder: str | os.PathLike[str] | None = 
 
     Args:
         split: "train" (60,000) or "test" (10,000).
-        folder: with the four IDX files, compressed or not, in itself, in ``fashion-mnist`` or in
-            ``FashionMNIST/raw``; None looks where the module's docstring says.
+        folder: with the two IDX files of the split, compressed or not, in itself, in ``fashion-mnist``, in
+            ``fashion_mnist`` or in ``FashionMNIST/raw``; None looks where the module's docstring says.
 
     Returns:
         images (N, 1, 28, 28), labels (N,).
@@ -406,12 +406,12 @@ def fashion_mnist(split: str = "train", folder: str | os.PathLike[str] | None = 
 def cifar10(split: str = "train", folder: str | os.PathLike[str] | None = None) -> ImageSet:
     """60,000 small colour photographs, 32x32 (Krizhevsky 2009; no licence is stated), in the order of the files.
 
-    Read from the "binary version": a picture is one byte of label and 3072 bytes, the red, green and blue planes.
+    Read from the "binary version": a picture is a byte of label, then 3072 bytes: its red, green and blue planes.
 
     Args:
         split: "train" (50,000) or "test" (10,000).
-        folder: with ``cifar-10-binary.tar.gz`` or the six ``.bin`` files that are in it, in itself, in ``cifar10`` or
-            in ``cifar-10-batches-bin``; None looks where the module's docstring says.
+        folder: with ``cifar-10-binary.tar.gz`` or those of the ``.bin`` files in it that the split needs, in itself,
+            in ``cifar10``, ``cifar-10`` or ``cifar-10-batches-bin``; None looks where the module's docstring says.
 
     Returns:
         images (N, 3, 32, 32), labels (N,).
@@ -444,8 +444,8 @@ def cifar10(split: str = "train", folder: str | os.PathLike[str] | None = None) 
 def read_idx(path: str | os.PathLike[str]) -> Tensor:
     """An array of bytes in MNIST's IDX format.
 
-    Two zero bytes, the type (8, unsigned bytes), the number of dimensions, each dimension as four bytes with the
-    largest first, then the numbers, the last dimension fastest.
+    Two zero bytes, the type (8: unsigned bytes), the number of dimensions, each dimension as four bytes, the most
+    significant first, then the numbers, the last index running fastest.
 
     Args:
         path: of the file; one whose name ends in .gz is decompressed.
@@ -468,7 +468,7 @@ def read_idx(path: str | os.PathLike[str]) -> Tensor:
             if head[:3] != b"\0\0\x08" or not 1 <= ndim <= 4:
                 raise ValueError(
                     f"{path} begins with the bytes {head.hex(' ') or '(none)'}; an IDX file of bytes begins with "
-                    "00 00 08 and 01 to 04 dimensions. Is it another kind of file?"
+                    "00 00 08 and the number of dimensions, 01 to 04. Is it another kind of file?"
                 )
             sizes = file.read(4 * ndim)
             shape = [int.from_bytes(sizes[k : k + 4], "big") for k in range(0, len(sizes), 4)]
@@ -533,7 +533,7 @@ def _locate(source: _Source, layouts: Sequence[tuple[str, ...]], folder: str | o
     elif root := os.environ.get("DIFFUSION_EDU_DATA"):
         if not Path(root).is_dir():
             raise FileNotFoundError(
-                f"DIFFUSION_EDU_DATA is {root!r}, which is no folder; name the folder with your data sets, or unset it."
+                f"DIFFUSION_EDU_DATA is {root!r}, which is not a folder; name the one with your data sets, or unset it."
             )
         places = [*(Path(root) / name for name in source.folders), *places]
     for place in places:
@@ -550,7 +550,7 @@ def _locate(source: _Source, layouts: Sequence[tuple[str, ...]], folder: str | o
 
 
 def _fetch(source: _Source, name: str) -> Path:
-    """The file in the user's cache, fetched if it is not there or not what it should be."""
+    """The file in the user's cache, fetched if it is not there or its checksum is wrong."""
     way_out = f"Or get {name} in another way and give its folder: {source.name}(folder=...)."
     url = source.url + name
     if mirror := os.environ.get("DIFFUSION_EDU_MIRROR"):
@@ -588,8 +588,11 @@ def _fetch(source: _Source, name: str) -> Path:
 
 def _whole_file(path: Path, size: int) -> bytes:
     """A file that must have exactly this many bytes."""
-    with path.open("rb") as file:
-        content = file.read(size + 1)
+    try:
+        with path.open("rb") as file:
+            content = file.read(size + 1)
+    except PermissionError as error:
+        raise unreadable(path) from error
     if len(content) != size:
         found = "more" if len(content) > size else len(content)
         raise ValueError(f"{path} holds {found} bytes, wanted {size}; it is damaged: copy or fetch it again.")
@@ -597,14 +600,14 @@ def _whole_file(path: Path, size: int) -> bytes:
 
 
 class _Bounded(gzip.GzipFile):
-    """A .gz that is given up where more is asked for than is ``left``, or where it does not end: an archive may claim
-    any size, for a header too."""
+    """A .gz file that refuses to be read beyond ``left`` bytes, or beyond 2^30 in all: an archive may claim any size,
+    even for a header."""
 
     MOST, HEADER = 2**30, 2**20
     left = HEADER
 
     def read(self, size: int | None = -1) -> bytes:
-        """At most ``left`` bytes, which then are no longer left, and 2^30 in all."""
+        """Read ``size`` bytes, at most ``left`` of them, and lower ``left`` by as many."""
         if size is None or not 0 <= size <= self.left or self.tell() > self.MOST:
             raise OSError(f"it asks for {size} bytes where {self.left} are due, or for more than {self.MOST} in all")
         self.left -= size
@@ -628,6 +631,8 @@ def _tar_members(path: Path, wanted: Sequence[str], size: int) -> list[bytes]:
             raw.left = raw.MOST
             while raw.read(2**20):  # reading to the end checks the CRC of the whole
                 pass
+    except PermissionError as error:
+        raise unreadable(path) from error
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise ValueError(
             f"{path} cannot be read to its end ({error}); it is damaged: copy or fetch it again."
@@ -643,9 +648,9 @@ def image_folder(folder: str | os.PathLike[str], side: int, channels: int = 3) -
     """Your own pictures: the PNG and JPEG files of a folder, each a square of one size.
 
     Either all files are in the folder itself, one class, or each class has a subfolder of its own. Classes and files
-    are in the order of their names; names that begin with a dot, and files of other kinds, are passed over. A picture
-    is turned as its camera says, laid on white where it is transparent, cut to its central square and scaled to
-    ``side`` with Lanczos's filter, which averages as it shrinks. (Smaller pictures are blown up.)
+    are in the order of their names; names that begin with a dot, and files of other kinds, are skipped. A picture is
+    turned upright as its EXIF data say, laid on white where it is transparent, cut to its central square and scaled to
+    ``side`` with Lanczos's filter, which averages as it shrinks. (Smaller pictures are enlarged.)
 
     Args:
         folder: of the pictures or of the classes.
@@ -656,22 +661,22 @@ def image_folder(folder: str | os.PathLike[str], side: int, channels: int = 3) -
         images (N, channels, side, side), labels (N,), and the subfolders' names, or the folder's own.
 
     Raises:
-        ValueError: for another side or number of channels; if a file cannot be read whole, has more than 2^26 pixels,
-            64 MiB or more than 8 bits a channel; if there are files both beside and in the subfolders, or none; if
-            the whole would take more than 4 GiB.
+        ValueError: for another side or number of channels; if a file cannot be read whole, has more than 2^26 pixels
+            or 8 bits a channel, or is larger than 64 MiB; if pictures lie beside subfolders, or the folder or a
+            subfolder has none; if the whole would take more than 4 GiB.
         FileNotFoundError: if there is no such folder.
         ImportError: if Pillow is missing.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise FileNotFoundError(f"image_folder got {root}, which is no folder; check the path.")
+        raise FileNotFoundError(f"image_folder got {root}, which is not a folder; check the path.")
     check_counts("image_folder", side=side)
     if not side <= 1024 or channels not in (1, 3):
         raise ValueError(
             f"image_folder got side={side} and channels={channels}; give a side of 1 to 1024, 1 or 3 channels."
         )
     classes = [entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    classes.sort(key=lambda entry: entry.name)  # paths themselves are sorted otherwise on Windows
+    classes.sort(key=lambda entry: entry.name)  # paths themselves are sorted differently on Windows
     beside = _pictures(root)
     if beside and classes:
         raise ValueError(
@@ -682,7 +687,7 @@ def image_folder(folder: str | os.PathLike[str], side: int, channels: int = 3) -
     empty = [name for name, files in groups.items() if not files]
     if empty:
         raise ValueError(
-            f"image_folder found no .png, .jpg or .jpeg file in {empty[0]} (in {root}); fill it or remove it."
+            f"image_folder found no .png, .jpg or .jpeg file in {empty[0]} (in {root}); put some there, or remove it."
         )
     paths = [path for files in groups.values() for path in files]
     if len(paths) * channels * side**2 > 2**32:
@@ -733,6 +738,8 @@ def _picture(path: Path, side: int, channels: int) -> Tensor:
                     (side, side), Image.Resampling.LANCZOS
                 )
                 return torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).reshape(side, side, channels)
+    except PermissionError as error:
+        raise unreadable(path) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
             f"image_folder cannot use {path} ({error}); it takes whole PNG and JPEG files. Repair it or take it away."
@@ -743,8 +750,8 @@ class Data(Protocol):
     """What the trainer draws from."""
 
     def batch(self, step: int, size: int) -> tuple[Tensor, Tensor | None]:
-        """The training batch of a step: always the same for the same step, so that a resumed run sees what a straight
-        one saw.
+        """The training batch of a step: always the same for the same step, so that a resumed run sees what an
+        uninterrupted one sees.
 
         Args:
             step: from 0.
@@ -766,9 +773,9 @@ class TensorData:
         seed: of the shuffling.
 
     Raises:
-        ValueError: if the set is empty, the labels are not one whole number each, floats are not finite, or the seed is
-            no whole number from 0 up.
-        TypeError: if x is no tensor of floats or of uint8.
+        ValueError: if the set is empty or has no dimension beside N, the labels are not one whole number for each
+            example or are on another device, floats are not finite, or the seed is not a whole number from 0 up.
+        TypeError: if x is not a tensor of floats or of uint8.
     """
 
     x: Tensor
@@ -783,8 +790,8 @@ class TensorData:
         fit = self.labels is None or (are_labels(self.labels) and self.labels.device == self.x.device)
         if self.x.ndim < 2 or self.x.is_meta or not fit:
             raise ValueError(
-                f"TensorData got x = {said(self.x)} and labels = {said(self.labels)}; give examples (N, ...) on a "
-                "device that holds numbers, and there labels (N,) in whole numbers, or None."
+                f"TensorData got x = {said(self.x)} and labels = {said(self.labels)}; give examples (N, ...), not on "
+                "the meta device, and on the same device labels (N,) of whole numbers, or None."
             )
         if len(self.x) == 0 or (self.labels is not None and self.labels.shape != self.x.shape[:1]):
             shape = None if self.labels is None else tuple(self.labels.shape)
@@ -822,7 +829,7 @@ class TensorData:
         first, last = int(epochs[0]), int(epochs[-1])
         order = torch.cat([self._order(epoch) for epoch in range(first, last + 1)])
         index = order[place - first * N].to(self.x.device)
-        x_0 = self.x[index].detach()  # of latents, say: what made them is not trained here
+        x_0 = self.x[index].detach()  # the encoder of latents, say, is not trained here
         return (to_model_range(x_0) if x_0.dtype == torch.uint8 else x_0), (
             None if self.labels is None else self.labels[index]
         )
@@ -847,8 +854,8 @@ class Fresh:
         seed: of the draws, >= 0.
 
     Raises:
-        ValueError: if the seed is no whole number from 0 up.
-        TypeError: if ``draw`` is no function.
+        ValueError: if the seed is not a whole number from 0 up.
+        TypeError: if ``draw`` is not a function.
     """
 
     draw: Callable[[int, torch.Generator], Tensor | tuple[Tensor, Tensor]]
@@ -875,7 +882,7 @@ class Fresh:
         if not isinstance(x_0, Tensor) or len(x_0) != size or not fit:
             raise ValueError(
                 f"Fresh asked its draw for {size} examples and got {said(x_0)}, with labels {said(labels)}; it must "
-                "give (n, D), or that and labels (n,)."
+                "return x (n, D), or a tuple of x and labels (n,)."
             )
         return (to_model_range(x_0) if x_0.dtype == torch.uint8 else x_0.float()), labels
 
@@ -892,9 +899,9 @@ def seeded(*key: int) -> torch.Generator:
 
 @contextmanager
 def global_seed(seed: int) -> Iterator[None]:
-    """In this block PyTorch's global generator of the CPU draws from a seed, and afterwards as if nothing had been.
+    """In this block PyTorch's global CPU generator starts from a seed; afterwards it is as it was before.
 
-    Those of GPUs, which ``torch.manual_seed`` would turn back as well, are left alone.
+    Those of GPUs, which ``torch.manual_seed`` would reset as well, are left alone.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

@@ -425,7 +425,7 @@ class Treated(Around):
         treated = self.treatment(x_0_hat)
         if treated.shape != x_0_hat.shape:
             raise ValueError(
-                f"a treatment of x_0_hat, {tuple(x_0_hat.shape)}, gave back {tuple(treated.shape)}; it must keep the "
+                f"a treatment of x_0_hat, {tuple(x_0_hat.shape)}, returned {tuple(treated.shape)}; it must keep the "
                 "shape."
             )
         return treated

@@ -1,8 +1,8 @@
 """Checks at the door: what is asked of a number, a tensor, a time, before anything is computed with it.
 
-No notebook builds this. It is here so that a wrong call dies where it was made, with a sentence, and not three calls
-later inside PyTorch, or not at all: uint8 pictures times alpha_t are all zeros, and a step k in the place of a time
-t = k / T lies far beyond the end of the schedule.
+No notebook builds this. It is here so that a wrong call fails where it was made, with a sentence, and not three calls
+later inside PyTorch, or not at all: alpha_t below 1, cast to the type of uint8 pictures, would be 0, and a step k in
+place of a time t = k / T lies far beyond the end of the schedule.
 
 Shape, dtype and device are known without asking the device, and are always looked at. Values are looked at only where
 they lie in the CPU's memory: no check here ever waits for a GPU.
@@ -35,7 +35,7 @@ __all__ = [
 
 
 def is_real(*values: object) -> bool:
-    """Whether each is a number: neither a text, a tensor, nor True, and not NaN. Infinity is one."""
+    """Whether each is a real number: not a string, a tensor, a bool or NaN. Infinity counts as one."""
     return all(type(v) is not bool and isinstance(v, numbers.Real) and not math.isnan(v) for v in values)
 
 
@@ -60,7 +60,7 @@ def check_counts(who: str, least: int = 1, **values: object) -> None:
 
 
 def said(value: object) -> str:
-    """A value as a sentence can say it: a tensor by shape, type and device, others as they print."""
+    """A value in words, for an error: a tensor by its shape, type and device, anything else as it prints."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}, type {value.dtype} on {value.device}"
     text = repr(value)
@@ -86,18 +86,19 @@ def check_alike(who: str, **tensors: Tensor) -> None:
             )
         if x.shape != first.shape or x.device != first.device:
             given = ", ".join(f"{name} = {said(x)}" for name, x in tensors.items())
-            raise ValueError(f"{who} got {given}; they must have one shape and be on one device.")
+            raise ValueError(f"{who} got {given}; they must have the same shape and be on the same device.")
 
 
-def check_input(who: str, x: Tensor, shape: tuple[int | str, ...], weight: Tensor) -> None:
-    """What a network is given must have its shape, and the type and device of its weights.
+def check_input(who: str, x: Tensor, shape: tuple[int | str, ...], weight: Tensor, name: str = "x") -> None:
+    """A network's input must have the shape that it was built for, and the type and device of its weights.
 
     Args:
         who: the network, for the sentence.
         x: (B, ...).
-        shape: what is wanted, such as ("B", 3, "H", "W"): a number must be met, a letter stands for any from 1 up
-            ("B" for 0 too).
-        weight: one of the network's, of any shape. Under autocast its type may be another than that of x.
+        shape: what is wanted, such as ("B", 3, "H", "W"): a number must match, a letter stands for any number from 1
+            up ("B" for 0 too).
+        weight: one of the network's weights, of any shape. Under autocast its type may differ from that of x.
+        name: of x, for the sentence.
 
     Raises:
         ValueError: if the shape or the device is another.
@@ -109,14 +110,14 @@ def check_input(who: str, x: Tensor, shape: tuple[int | str, ...], weight: Tenso
     )
     if not fits:
         raise ValueError(
-            f"{who} got x of shape {tuple(x.shape)}; it was built for ({', '.join(map(str, shape))}), no side of 0."
+            f"{who} got {name} of shape {tuple(x.shape)}; give ({', '.join(map(str, shape))}), with no side of 0."
         )
     if x.device != weight.device:
-        raise ValueError(f"{who} got x on {x.device}, and its weights are on {weight.device}; move one to the other.")
+        raise ValueError(f"{who} got {name} on {x.device}, and its weights are on {weight.device}; move one to the other.")
     if not x.is_floating_point() or (x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type)):
         raise TypeError(
-            f"{who} got x of type {x.dtype}, and its weights are {weight.dtype}; give x.to({weight.dtype})"
-            + ("." if x.is_floating_point() else ", or to_model_range(x) of 8-bit pictures.")
+            f"{who} got {name} of type {x.dtype}, and its weights are {weight.dtype}; give {name}.to({weight.dtype})"
+            + ("." if x.is_floating_point() else f", or to_model_range({name}) of 8-bit pictures.")
         )
 
 
@@ -143,7 +144,7 @@ def check_classes(who: str, labels: Tensor, classes: int, has: str) -> None:
         who: the one that was given them, for the sentence.
         labels: (B,), whole numbers.
         classes: how many there are.
-        has: what it has to do with so many classes, for the sentence: "was built for".
+        has: the words between ``who`` and the number of classes in the sentence, such as "was built for".
 
     Raises:
         ValueError: if one is above the last class.
@@ -167,11 +168,11 @@ def check_share(who: str, **values: object) -> None:
 
 
 def check_times(who: str, **times: Tensor) -> None:
-    """Each must be a float tensor, () or of any shape, and lie in [0, 1]; the values are read only on the CPU.
+    """Each must be a float tensor, of any shape or (), and lie in [0, 1]; the values are read only on the CPU.
 
     Raises:
         ValueError: if one leaves [0, 1], or is NaN.
-        TypeError: if one is a plain number or counts steps.
+        TypeError: if one is not a float tensor, such as a plain number or a count of steps.
     """
     for name, t in times.items():
         if not isinstance(t, Tensor) or not t.is_floating_point():
@@ -202,8 +203,8 @@ def check_noisy(who: str, t: Tensor) -> None:
 
 
 def unreadable(path: Path) -> PermissionError:
-    """What to raise for a file that is there and may not be read: it is not damaged."""
-    return PermissionError(f"{path} may not be read by this user; change its rights, or copy it.")
+    """The error for a file that exists and may not be read, which must not be called damaged."""
+    return PermissionError(f"{path} may not be read by this user; change its rights, or ask its owner.")
 
 
 def check_generator(who: str, generator: torch.Generator | None) -> None:

@@ -6,12 +6,12 @@ Notebook: ``14_evaluation`` says what each sees and misses.
 
 is the Fréchet distance between the Gaussians with the two sets' means and covariances (Heusel et al. 2017, eq. 6).
 With Inception's features it is called the FID. Ours are the 64 features of a small classifier of the same data, so
-its numbers compare only with numbers made by the same classifier at the same n. It errs upwards by about 1/n, and
-chance moves it besides: ``frechet_estimate`` says how far.
+its numbers compare only with numbers made by the same classifier at the same n. On average it is too large, by an
+amount of order 1/n, and chance moves it as well: ``frechet_estimate`` says how far.
 
     D_k(P, Q) = E k(x, x') + E k(y, y') - 2 E k(x, y),   x, x' ~ P and y, y' ~ Q, all independent
 
-errs in no direction when the three means are taken over pairs of different examples, so it may come out below 0. The
+is unbiased when the three means are taken over pairs of different examples, so it may come out below 0. The
 kernel k says what it sees: (x.y / D + 1)^3 gives the ``kid``, a Gaussian the ``mmd`` (squared), and -|x - y| the
 ``energy_distance``. One formula serves all three, and one standard error: the jackknife's.
 
@@ -162,20 +162,21 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 def frechet_estimate(a: Tensor, b: Tensor) -> Estimate:
     """The ``frechet_distance``, and how far chance may have moved it.
 
-    Give the examples of a weights that are all 1/N, and one of them, x, a little more: the distance then moves by
+    Weight each example of the set a by 1/N, and one of them, x, by a little more: the distance then moves by
 
         iota(x) = 2 (mu_a - mu_b).(x - mu_a) + (x - mu_a)^T (1 - T) (x - mu_a),   less its mean over a,
 
-    times that little. T is the linear map that carries the one Gaussian onto the other, and 1 - T the gradient of the
-    distance by C_a (Bhatia, Jain and Lim 2019). The variance of the distance is that of iota over N, plus
-    the same of b over M: the infinitesimal jackknife (Jaeckel 1972).
+    times that little. T is the linear map that carries the Gaussian of a onto that of b, and 1 - T is the gradient of
+    the distance with respect to C_a (Bhatia, Jain and Lim 2019). The variance of the distance is the variance of iota
+    divided by N, plus the same for b over M: the infinitesimal jackknife (Jaeckel 1972).
 
     Args:
-        a, b: (N, D) and (M, D), finite, N and M above D. With fewer, only what moves along the examples is seen.
+        a, b: (N, D) and (M, D), finite, N and M above D. With fewer, only directions that the examples span are seen.
 
     Returns:
-        the squared distance, in squared units of the features, and its standard error. Like ``kid``'s it errs upwards
-        where both sets come from one distribution. It says nothing of the error of order 1/n, which is no chance.
+        the squared distance, in squared units of the features, and its standard error. Like ``kid``'s, the latter is
+        too large where both sets come from one distribution. It says nothing of the bias of order 1/n, which is not
+        due to chance.
 
     Raises:
         ValueError: if the shapes do not fit, or an entry is not finite.
@@ -198,8 +199,8 @@ def kid(a: Tensor, b: Tensor) -> Estimate:
 
     Returns:
         the distance, which may be below 0 where the truth is near 0, and its standard error by the jackknife: delete
-        one example at a time from either set (Efron and Stein 1981, who show that on average it errs upwards: by
-        about sqrt(2) where both sets come from one distribution, by little where the distance is large).
+        one example at a time from either set (Efron and Stein 1981, who show that on average it is too large:
+        by a factor of about sqrt(2) where both sets come from one distribution, by little where they lie far apart).
 
     Raises:
         ValueError: if the shapes do not fit, or an entry is not finite.
@@ -279,7 +280,7 @@ def median_distance(a: Tensor, b: Tensor, most: int = 1000) -> float:
 
 def _check_numbers(name: str, a: Tensor, b: Tensor) -> None:
     if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.is_meta or b.is_meta:
-        raise TypeError(f"{name} got {said(a)} and {said(b)}; give two tensors of features, on a device with numbers.")
+        raise TypeError(f"{name} got {said(a)} and {said(b)}; give two tensors of features, not on meta.")
 
 
 def _check_sets(name: str, a: Tensor, b: Tensor, least: int = 3) -> None:
@@ -305,7 +306,7 @@ def _covariance(x: Tensor) -> Tensor:
 
 
 def _root(C: Tensor) -> Tensor:
-    """The root of a symmetric matrix (D, D) without negative eigenvalues, but for rounding."""
+    """The square root of a symmetric matrix (D, D) whose eigenvalues are not negative, up to rounding."""
     values, vectors = torch.linalg.eigh(C)
     return vectors * values.clamp(min=0).sqrt() @ vectors.T
 
@@ -313,7 +314,7 @@ def _root(C: Tensor) -> Tensor:
 def _influence(a: Tensor, b: Tensor) -> Tensor:
     """iota (N,) of ``frechet_estimate`` for each example of a, up to a constant."""
     R = _root(_covariance(a))
-    # a root turns rounding of size eps into sqrt(eps): that is as good as 0
+    # the root turns a rounding error of size eps into sqrt(eps), so eigenvalues below that count as 0
     inverse = torch.linalg.pinv(R, rtol=math.sqrt(len(R) * torch.finfo(R.dtype).eps), hermitian=True)
     T = inverse @ _root(R @ _covariance(b) @ R) @ inverse
     x = a - a.mean(0)
@@ -446,7 +447,7 @@ def nearest(x: Tensor, references: Tensor, k: int = 1) -> Neighbours:
 def memorisation(samples: Tensor, train: Tensor, test: Tensor) -> Memorisation:
     """Are samples nearer to what was trained on than to what was held out?
 
-    Of each sample, is the nearest of all examples, training and held-out, a training one? If nothing was memorised, the
+    Is the nearest of all examples to a sample, training and held-out, a training one? If nothing was memorised, the
     two kinds of example are exchangeable given the samples, however good or bad those are. The expected share is then
     exactly N_train / (N_train + N_test), 1/2 for sets of equal size; copies give 1. Training sets are compared with
     held-out data in this spirit by the three-sample test of Meehan, Chaudhuri and Dasgupta (2020) and, by likelihood,
@@ -497,9 +498,9 @@ def with_floor(
         print(report)     # 12.3 (real to real 0.9, n = 1000)
 
     Args:
-        distance: such as ``frechet_distance``, ``kid`` or ``energy_distance``; of an ``Estimate`` the value is taken.
+        distance: such as ``frechet_distance``, ``kid`` or ``energy_distance``; an ``Estimate`` counts by its value.
         samples: (N, ...) features, the first n of which are used.
-        real: (M, ...) features, two halves of which are drawn.
+        real: (M, ...) features, from which two sets of n are drawn that have no example in common.
         n: examples in each set; None takes min(N, M // 2).
         generator: deals out the real data.
 
@@ -568,7 +569,7 @@ def predict(classifier: Classifier, x: Tensor, batch: int = 500) -> tuple[Tensor
         features (N, F) and labels (N,), on the CPU.
 
     Raises:
-        ValueError: if the classifier is in training mode, a number of x is not finite, the shape is not that of the
+        ValueError: if the classifier is in training mode, a value in x is not finite, the shape is not that of the
             classifier's pictures, or ``batch`` is below 1.
         TypeError: if x is not of floats.
     """
@@ -583,9 +584,12 @@ def predict(classifier: Classifier, x: Tensor, batch: int = 500) -> tuple[Tensor
 
 
 def agreement(predicted: Tensor, asked: Tensor) -> float:
-    """The share of samples that the classifier takes for what was asked.
+    """The share of samples that the classifier puts in the class that was asked for.
 
     Two (N,) label tensors to a number in [0, 1].
+
+    Raises:
+        ValueError: if the shapes differ, or there are no samples.
     """
     if predicted.shape != asked.shape or len(predicted) == 0:
         raise ValueError(

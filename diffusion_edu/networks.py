@@ -1,10 +1,10 @@
-"""The bricks that networks are built of, and the two small networks that need no more than a page.
+"""The parts that networks are built of, and three small networks that need no more than a page.
 
 Notebook: ``06_unet`` takes them apart; the U-Net itself is in ``unet``.
 
-A denoising network must be told how noisy its input is, in every block: the same picture of grain means "almost
-done" at one level and "nothing yet" at another. The level becomes Fourier features, a small MLP, and then
-a scale and a shift in each residual block.
+A denoising network must be told how noisy its input is, in every block: the same fine grain means "almost done" at
+one level and "nothing yet" at another. The level is turned into Fourier features, goes through a small MLP, and ends
+as a scale and a shift in each residual block.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .door import are_labels, check_classes, check_counts, check_input, check_share, check_tensors, is_real
+from .door import are_labels, check_classes, check_counts, check_input, check_share, check_tensors, is_real, said
 
 __all__ = [
     "NO_LABEL",
@@ -44,8 +44,11 @@ class FourierFeatures(nn.Module):
     (Vaswani et al. 2017, section 3.5, in the scaling of a unit interval.)
 
     Args:
-        dim: number of features, even.
-        max_turns: the fastest feature's turns over [0, 1].
+        dim: number of features, even, at least 4.
+        max_turns: the fastest feature's turns over [0, 1], finite and above 0.
+
+    Raises:
+        ValueError: if ``dim`` or ``max_turns`` is something else.
     """
 
     frequencies: Tensor
@@ -81,7 +84,7 @@ class ConditionEmbedding(nn.Module):
 
     Args:
         dim: width of the result.
-        num_classes: number of labels, or None for an unconditional network. One more row is kept for "no label".
+        num_classes: number of labels, or None for an unconditional network. "No label" gets a vector of its own.
     """
 
     def __init__(self, dim: int, num_classes: int | None = None) -> None:
@@ -103,11 +106,11 @@ class ConditionEmbedding(nn.Module):
             (B, dim).
 
         Raises:
-            ValueError: if labels are given to an unconditional network, not one for each example, or, where they
-                can be read without waiting for a device, above the last class.
-            TypeError: if the labels are no tensor, or the level is not of the weights' type.
+            ValueError: if labels are given to an unconditional network, are not one whole number for each example, lie
+                on another device, or go beyond the last class (which is checked on the CPU only).
+            TypeError: if the labels are not a tensor, or the level is not of the weights' type.
         """
-        check_input("the network's level", level, ("B",), next(self.mlp.parameters()))
+        check_input("the network", level, ("B",), next(self.mlp.parameters()), "level")
         embedding: Tensor = self.mlp(self.features(level))
         if self.label is None or self.num_classes is None:
             if condition is not None:
@@ -128,7 +131,8 @@ class ConditionEmbedding(nn.Module):
                 f"the network got labels on {condition.device} and pictures on {level.device}; move one to the other."
             )
         check_classes("the network", condition, self.num_classes, "was built for")
-        # A label too high, which on a GPU nobody has read, must fall off the table and not onto the row of "no label".
+        # On a GPU nobody has checked the labels. One that is too high must index past the table, which is an error, and
+        # not hit the row of "no label".
         row = condition.long() + (condition >= self.num_classes)
         row = torch.where(condition < 0, self.num_classes, row)
         return embedding + self.label(row)
@@ -152,9 +156,10 @@ class GroupNorm(nn.GroupNorm):
 
 
 class ResidualBlock(nn.Module):
-    """x + f(x), where the noise level scales and shifts the features half-way (Ho et al. 2020, appendix B; FiLM).
+    """x + f(x), where the noise level scales and shifts the features half-way through f.
 
-    The last convolution starts at zero: the block starts as the identity, and the network as a shallow one.
+    (Ho et al. 2020, appendix B, where it only shifts; with a scale as in FiLM, Perez et al. 2018.) The last convolution
+    starts at zero: the block starts as its skip, the identity or a 1x1 convolution, and the network as a shallow one.
 
     Args:
         in_channels, out_channels: of the feature maps; where they differ, x passes through a 1x1 convolution.
@@ -309,7 +314,8 @@ class LevelClassifier(nn.Module):
     Args:
         in_channels: C of the pictures.
         num_classes: number of labels.
-        channels: features at each level; the first is at half of the picture's sides, and each level halves them again.
+        channels: features at each level of resolution; the first has half the picture's sides, and each further one
+            half of those before.
         embedding: width of the vector that tells each block the noise level.
         dropout: in the residual blocks.
     """
@@ -325,7 +331,7 @@ class LevelClassifier(nn.Module):
         super().__init__()
         widths = [in_channels, *channels]
         if len(widths) < 2:
-            raise ValueError(f"LevelClassifier got channels={channels!r}; give one number a level, at least one level.")
+            raise ValueError(f"LevelClassifier got channels={channels!r}; give one number per level, at least one.")
         check_counts("LevelClassifier", num_classes=num_classes, in_channels=in_channels)
         self.in_channels = in_channels
         self.embed = ConditionEmbedding(embedding)
@@ -346,12 +352,15 @@ class LevelClassifier(nn.Module):
             (B, num_classes).
 
         Raises:
-            ValueError: if x is not a batch of pictures with C channels, or the level is not one number for each.
+            ValueError: if x is not a batch of pictures with C channels, the level is not one number for each, or a
+                condition is given.
             TypeError: if x or the level is not of the weights' type.
         """
         check_input("LevelClassifier", x, ("B", self.in_channels, "H", "W"), self.head.weight)
         check_level("LevelClassifier", level, x)
-        embedding = self.embed(level, condition)
+        if condition is not None:
+            raise ValueError(f"LevelClassifier got condition = {said(condition)}; it answers with labels: give None.")
+        embedding = self.embed(level, None)
         h = x
         for down, block in zip(self.down, self.blocks, strict=True):
             h = block(down(h), embedding)
@@ -372,7 +381,7 @@ def check_level(who: str, level: Tensor, x: Tensor) -> None:
     """
     if level.shape != x.shape[:1]:
         raise ValueError(
-            f"{who} got {len(x)} examples and a level of shape {tuple(level.shape)}; give one number each, (B,)."
+            f"{who} got {len(x)} examples and a level of shape {tuple(level.shape)}; give one number each, shape (B,)."
         )
 
 

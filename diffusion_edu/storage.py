@@ -1,6 +1,6 @@
-"""Files: written beside and renamed, read without running anything that is in them.
+"""Files: written under another name and then renamed, read without running anything that is in them.
 
-A file that exists under its name is whole. Weights and checkpoints are safetensors: numbers and a little text, no
+A file that has its final name is whole. Weights and checkpoints are safetensors: numbers and a little text, no
 pickles, so that loading a stranger's file cannot run a stranger's code.
 """
 
@@ -90,7 +90,7 @@ def save_tensors(
     for name, value in tensors.items():
         value = value.detach().cpu().contiguous()
         place = value.untyped_storage().data_ptr()
-        ready[name] = value.clone() if place in places else value  # tied weights: each name is written for itself
+        ready[name] = value.clone() if place in places else value  # tied weights: a copy under each name
         places.add(place)
     write_atomically(path, safetensors.torch.save(ready, metadata=dict(metadata or {})))
 
@@ -113,7 +113,7 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         raise unreadable(path) from error
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(
-            f"{path} is not a whole safetensors file ({error}); it may have been cut off while copying."
+            f"{path} is not a whole safetensors file ({error}); it may be cut off: copy or make it again."
         ) from error
 
 
@@ -136,10 +136,11 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str], dtype: torch.dt
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Copy weights of any precision into a module of the same shape.
+    """Copy weights of any precision into a module with the same names and shapes.
 
     Raises:
         FileNotFoundError: if there is no such file.
+        PermissionError: if it may not be read.
         ValueError: if the file is damaged, or its names or shapes are not the module's; the module is then unchanged.
     """
     tensors, _ = load_tensors(path)
@@ -156,7 +157,7 @@ def with_shipped_weights(model: Module, name: str) -> Module:
 
 
 def each_its_own(build: Callable[[], Module]) -> Callable[[], Module]:
-    """A function that builds a module once, and gives every caller a copy: what one does to it is not the others'."""
+    """A function that builds a module once and gives each caller a copy, so that a change reaches no other caller."""
     once = lru_cache(maxsize=1)(build)
 
     @wraps(build)
@@ -174,8 +175,8 @@ def shipped_card(name: str) -> dict[str, Any]:
 
 
 def copy_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Copy named tensors into a module, all or none of them. A table in float64 keeps its digits where what is given
-    is the same table in float32, as a device without float64 writes it.
+    """Copy named tensors into a module, all or none of them. Where a file holds in float32 what the module has in
+    float64 (it was written on a device without float64), and they agree, the module keeps its own digits.
 
     Raises:
         ValueError: if the names, shapes or kinds of number are not the module's.
@@ -190,7 +191,7 @@ def copy_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> 
 
 
 def check_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Whether named tensors can be copied into a module.
+    """Refuse named tensors that cannot be copied into a module.
 
     Raises:
         ValueError: if the names, shapes or kinds of number are not the module's.
@@ -213,6 +214,6 @@ def check_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) ->
         found, floats = tensors[name].dtype, value.is_floating_point()
         if found != value.dtype and (found.is_floating_point != floats or found not in NUMBERS):
             raise ValueError(
-                f"the weights in {origin} hold {name} as {found}; it is {value.dtype} here, and a file has it in one "
+                f"the weights in {origin} hold {name} as {found}; it is {value.dtype} here. Save it in one "
                 f"of {', '.join(str(kind) for kind in NUMBERS if kind.is_floating_point == floats)}."
             )

@@ -9,13 +9,13 @@ decide themselves what to print, draw or stop:
     samples = sample(ddim(), trainer.ema, ...)
 
 Every random number of step k, dropout's masks too, is drawn from a generator seeded by (seed, k). So there is no random
-state to lose: a resumed run draws what a straight one would have drawn, bit for bit on a CPU.
+state to lose: a resumed run draws what an uninterrupted one would have drawn, bit for bit on a CPU.
 
 Underneath is Accelerate. The same script runs on many processes under ``accelerate launch`` or ``torchrun``: each draws
-the data, t, eps and hidden labels of the *global* batch and takes its own slice, so that the loss is that of one
-process but for rounding. (Dropout's masks are drawn for each part of a batch: with dropout, another number of processes
-or of ``accumulate`` has other masks.) The network is wrapped for that, not the model around it, and the checkpoint does
-not know how many processes wrote it.
+the data, t, eps and hidden labels of the *global* batch and takes its own slice, so that the loss is the same as with
+one process, up to rounding. (Dropout's masks are drawn for each part of a batch, so they change with the number of
+processes and with ``accumulate``.) For this the network is wrapped, not the model around it, and a checkpoint does not
+depend on how many processes there were.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ __all__ = ["Loss", "Progress", "TrainConfig", "Trainer", "TrainingDivergedError"
 Model = TypeVar("Model", bound=nn.Module)
 
 CHECKPOINT = "checkpoint.safetensors"
-DROPOUT = 2  # the stream of a step's masks: (seed, step) is that of its noise, and fresh data have one of their own
+# third in the key of a step's masks, (seed, step, 2, part); its noise has (seed, step), `Fresh` data (seed, step, 1)
+DROPOUT = 2
 ADAM = ("step", "exp_avg", "exp_avg_sq")  # what AdamW remembers of a parameter
 FORMAT = "diffusion_edu checkpoint 1"
 
@@ -66,7 +67,7 @@ class Loss(Protocol):
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss is no longer a number. The last checkpoint is intact."""
+    """The loss is no longer a finite number. The last checkpoint is intact."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,20 @@ class TrainConfig:
     """How to train. Each field has its reason.
 
     Raises:
-        ValueError: if a number is out of its range, or a field of another kind.
+        ValueError: if a number is out of its range, or a field is of another kind.
     """
 
     steps: int = 2000  # optimiser steps in all, >= 1
     # examples a step, over all processes; small batches serve small budgets better than large ones
     batch_size: int = 32
     learning_rate: float = 1e-3  # the peak, after warm-up; AdamW's
-    # times that the rate rises and falls, of equal length, steps a multiple: one more trains a finished run further
+    # how often the learning rate rises and falls, in cycles of equal length, so steps must be a multiple of it; a
+    # finished run is trained further by more cycles of the same length
     cycles: int = 1
     warmup: float = 0.05  # share of a cycle over which the rate rises: Adam's averages need time to fill
     final_rate: float = 0.0  # the rate at a cycle's end as a share of the peak; it falls along half a cosine
     weight_decay: float = 0.0  # AdamW's; 0 because these models under-fit rather than over-fit
-    clip_norm: float = 1.0  # largest gradient norm, inf for any; one bad batch must not undo a thousand good ones
+    clip_norm: float = 1.0  # largest gradient norm, inf for no limit; one bad batch must not undo a thousand good ones
     # the samples are drawn with a running average of the weights, over about 1/(1 - decay) steps
     ema_decay: float = 0.999
     # share of labels hidden in training, so that the model also learns the unconditional answer
@@ -94,7 +96,7 @@ class TrainConfig:
     precision: str = "fp32"  # "fp32", "bf16" (autocast), or "auto": bf16 where the device computes in it
     compile: bool = False  # torch.compile: a minute at the start, then faster steps
     device: str = "auto"  # "cpu", "cuda", "mps", or "auto": the first of cuda, mps, cpu that is there
-    accumulate: int = 1  # parts that a batch is worked through in, where it does not fit into memory at once
+    accumulate: int = 1  # parts into which a batch is cut, one after another, where it does not fit into memory whole
     seed: int = 0  # of everything that is drawn
     log_every: int = 50  # steps between two progress reports; the loss reported is the mean over them
     save_every: int = 500  # steps between two checkpoints, when there is a folder
@@ -127,11 +129,11 @@ class TrainConfig:
                 "device one of 'auto', 'cpu', 'cuda', 'mps'."
             )
         if self.precision not in ("fp32", "bf16", "auto"):
-            raise ValueError(f"TrainConfig got precision={self.precision!r}; it is one of 'fp32', 'bf16', 'auto'.")
+            raise ValueError(f"TrainConfig got precision={self.precision!r}; it must be one of 'fp32', 'bf16', 'auto'.")
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step: a linear rise, then half a cosine down to ``final_rate`` of the peak; then the
-        same again, ``cycles`` times in all (warm restarts: Loshchilov and Hutter 2017, arXiv:1608.03983).
+        """The learning rate of a step, counted from 0: a linear rise, then half a cosine down to ``final_rate`` of the
+        peak, all of it ``cycles`` times (warm restarts: Loshchilov and Hutter 2017, arXiv:1608.03983).
         """
         length = self.steps // self.cycles
         step -= length * min(step // length, self.cycles - 1)
@@ -179,15 +181,17 @@ class Trainer(Generic[Model]):
         data: where batches come from.
         loss: what to minimise, one number per example.
         config: how.
-        times: (B, generator) -> the batch's times in (0, 1]. With an ``Importance`` its factor multiplies the losses,
-            so that their mean stays that under uniform times.
+        times: (B, generator) -> the batch's times in (0, 1]. The factor of an ``Importance`` multiplies the losses, so
+            that their expected mean is the same as with uniform times.
         folder: where checkpoints go every ``save_every`` steps, at the end, and when the loop is interrupted; None for
             nowhere.
 
     Raises:
-        ValueError: if the batch cannot be shared evenly by the processes and parts, or no weight takes a gradient;
-            while iterating, if the data give another number of examples.
-        TypeError: if the model has no network, the data no batches, or the config is none.
+        ValueError: if the batch cannot be split evenly among the processes and parts, no weight takes a gradient, or
+            there is no such device; while iterating, if the data give another number of examples, or the folder holds
+            another run's checkpoint.
+        TypeError: if the model has no network or is compiled, the data have no batches, or the config is not a
+            ``TrainConfig``.
         TrainingDivergedError: while iterating, at the first report whose loss is not finite.
         OSError: while iterating, if the processes do not see the same checkpoint.
     """
@@ -209,19 +213,20 @@ class Trainer(Generic[Model]):
             raise TypeError(f"Trainer got config = {said(config)}; give a TrainConfig(steps=2000, ...).")
         if not isinstance(getattr(model, "network", None), nn.Module):
             raise TypeError(
-                f"Trainer got the model {type(model).__name__}, which has no network; wrap a network by "
+                f"Trainer got the model {type(model).__name__}, which has no network; wrap a network in "
                 "DiffusionModel(network, schedule, V)."
             )
         if hasattr(model, "_orig_mod"):
             raise TypeError("Trainer got a compiled model; give the model itself, and TrainConfig(compile=True).")
         if not any(p.requires_grad for p in model.parameters()):
             raise ValueError(
-                "Trainer got a model whose weights take no gradients, as load_run and the shipped models give it; call "
-                "model.requires_grad_(True) first."
+                "Trainer got a model whose weights take no gradients, like those of load_run and the shipped models; "
+                "call model.requires_grad_(True) first."
             )
         if not callable(getattr(data, "batch", None)):
             raise TypeError(f"Trainer got data = {said(data)}; give TensorData(x, labels), or Fresh(draw).")
-        # Accelerate's state is the whole process's. Alone, the first trainer's device is not to decide for the next.
+        # Accelerate's state belongs to the whole process. In a process that runs alone, the device of the first trainer
+        # must not decide that of the next.
         launched = processes() > 1
         on_cpu = launched and config.device == "cpu"
         self._accelerator = Accelerator(cpu=on_cpu, mixed_precision="no")  # the precision is the config's
@@ -229,15 +234,16 @@ class Trainer(Generic[Model]):
         self._shares = self._accelerator.num_processes * config.accumulate
         if config.batch_size % self._shares:
             raise ValueError(
-                f"a batch of {config.batch_size} cannot be shared by {self._accelerator.num_processes} processes in "
-                f"{config.accumulate} parts each: make batch_size a multiple of {self._shares}."
+                f"a batch of {config.batch_size} cannot be split evenly: there are "
+                f"{self._accelerator.num_processes} processes with {config.accumulate} parts each. Make batch_size a "
+                f"multiple of {self._shares}."
             )
         self.model = model.to(self.device)
         for part in (*model.parameters(), *model.buffers()):
             if part.ndim == 4:
                 part.data = part.data.contiguous(memory_format=torch.channels_last)
         # With many processes the network is wrapped, so that its gradients are averaged over them; the model is not, so
-        # that its weights keep their names. The model has the wrapped network in it while the loss asks it.
+        # that its weights keep their names. While the loss calls the model, it holds the wrapped network.
         inner: Any = model.network  # nn.Module declares its attributes as Tensor | Module
         network = torch.compile(inner) if config.compile else inner
         self._network = self._accelerator.prepare_model(network, device_placement=False)
@@ -279,13 +285,14 @@ class Trainer(Generic[Model]):
         A second loop goes on where the first ended.
 
         Raises:
-            ValueError: if the folder holds a checkpoint and this trainer has not gone on from it: it would be lost.
-            KeyboardInterrupt: on Ctrl-C, after the step and a checkpoint; pressed twice in a step, at once and without.
+            ValueError: if the folder holds a checkpoint that this trainer has not resumed, and would overwrite.
+            KeyboardInterrupt: on Ctrl-C, after the step and a checkpoint; if it is pressed twice in one step, at once
+                and without a checkpoint.
         """
         strange = self.folder is not None and self.folder.resolve() not in self._known
         if self.folder is not None and strange and (self.folder / CHECKPOINT).exists():
             raise ValueError(
-                f"{self.folder} holds the checkpoint of a run, which this one would write over. trainer.resume(folder) "
+                f"{self.folder} holds the checkpoint of a run, which this one would overwrite. trainer.resume(folder) "
                 "goes on from it; to start anew, give another folder, or delete that file."
             )
         self._same_step_everywhere()
@@ -333,12 +340,12 @@ class Trainer(Generic[Model]):
                 )
 
     def _finite(self, loss: float, steps: int) -> float:
-        """The mean loss of the last steps; a loss that is no number never reaches a checkpoint."""
+        """The mean loss of the last steps; a loss that is not finite never reaches a checkpoint."""
         if not math.isfinite(loss):
             raise TrainingDivergedError(
                 f"the loss is no longer a number, between steps {self.step - steps + 1} and {self.step}. Lower "
-                f"learning_rate (now {self.config.learning_rate:g}), check that the data is finite and in [-1, 1], and "
-                "resume from the last checkpoint."
+                f"learning_rate (now {self.config.learning_rate:g}), check that the data are finite (and pictures in "
+                "[-1, 1]), and resume from the last checkpoint."
             )
         return loss
 
@@ -402,11 +409,11 @@ class Trainer(Generic[Model]):
         self._optimizer.step()
         self._average.update_parameters(self.model)
         self.step += 1
-        return mean_loss + 0 * norm  # a gradient that is no number counts as such a loss
+        return mean_loss + 0 * norm  # NaN where the gradient is not finite: it counts as a bad loss
 
     @contextmanager
     def _wrapped(self) -> Iterator[Model]:
-        """The model with the wrapped network in the place of its own."""
+        """The model with the wrapped network in place of its own."""
         own = self.model._modules["network"]
         self.model._modules["network"] = self._network
         try:
@@ -419,8 +426,8 @@ class Trainer(Generic[Model]):
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write everything into a folder: ``checkpoint.safetensors`` to go on from, ``model.safetensors`` (the averaged
-        weights) to sample with, ``config.json`` to read. Each file is replaced as a whole. Of many
-        processes one writes.
+        weights) to sample with, ``config.json`` to read. Each file is replaced as a whole. Where
+        there are many processes, only the main one writes.
 
         Raises:
             OSError: if it cannot be written; what was there before is untouched.
@@ -437,22 +444,24 @@ class Trainer(Generic[Model]):
         for i, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{n}": v for n, v in state.items()}
         config = json.dumps(_plain(self.config))
-        # Last: where a checkpoint says that a step is done, the other files of that step are there.
+        # The checkpoint is written last, so that the other files are at least as new as the step it names.
         save_tensors(folder / CHECKPOINT, tensors, {"format": FORMAT, "step": str(self.step), "config": config})
 
     def resume(self, folder: str | os.PathLike[str]) -> Trainer[Model]:
-        """Go on from a folder's checkpoint: same weights, averages, optimiser and step, and so the same next numbers
-        where data and config are the same.
+        """Go on from a folder's checkpoint: same weights, averages, optimiser and step, so that training continues with
+        the same numbers if data and config are the same.
 
         Raises:
             FileNotFoundError: if there is no checkpoint.
+            PermissionError: if it may not be read.
             ValueError: if it is damaged, or of another model or another program; the trainer is then unchanged.
         """
         path = Path(folder) / CHECKPOINT
         tensors, metadata = load_tensors(path)
         if metadata.get("format") != FORMAT or not re.fullmatch("[0-9]{1,15}", metadata.get("step", "")):
             raise ValueError(
-                f"{path} is not a checkpoint of this program (format {metadata.get('format')!r}, wanted {FORMAT!r})."
+                f"{path} is not a checkpoint of this program (format {metadata.get('format')!r}, wanted {FORMAT!r}); "
+                "give the folder of a run that this Trainer wrote, or start anew in another folder."
             )
 
         def part(prefix: str) -> dict[str, Tensor]:
@@ -466,7 +475,7 @@ class Trainer(Generic[Model]):
             fits = fits and key in ADAM and value.shape == (() if key == "step" else parameters[int(i)].shape)
             if not fits or not value.is_floating_point():
                 raise ValueError(
-                    f"{path} holds the optimiser of another model ({name}). Build the model as it was built for "
+                    f"{path} holds the optimiser state of another model ({name}). Build the model as it was built for "
                     "training."
                 )
             # in the memory layout of its parameter, so that the arithmetic runs in the same order
@@ -496,10 +505,10 @@ class Trainer(Generic[Model]):
 
 
 class Batches:
-    """The batches of one step after another, each made in a thread while the device works on the one before.
+    """The batches of the steps in turn, each made in a thread while the device works on the one before.
 
-    A batch depends on its step alone, so that nothing changes but the waiting. On CUDA its memory is pinned, which
-    lets the copy to the device run beside the arithmetic.
+    A batch depends on its step alone, so this changes only how long the device waits. On CUDA its memory is pinned,
+    which lets the copy to the device run beside the arithmetic.
 
     Args:
         data: where batches come from.
@@ -561,7 +570,7 @@ class _Average(AveragedModel):
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
-    """A config as JSON can say it: infinity, which is not in JSON, by its name."""
+    """A config in a form that JSON can hold: infinity, which JSON lacks, is written as the string "inf"."""
     return {name: str(value) if value == math.inf else value for name, value in asdict(config).items()}
 
 
@@ -573,8 +582,9 @@ def processes() -> int:
 def leave(status: int = 0) -> NoReturn:
     """End the process, and with it its part in a run of many: the last line of a script for ``torchrun``.
 
-    One of many processes ends without Python's own clearing away: DDP keeps the process group's threads, and one that
-    lets go of a tensor while Python shuts down aborts a run that was done (github.com/pytorch/pytorch/issues/190489).
+    In a run of many processes, each ends without Python's own clean-up: DDP keeps the threads of the process group
+    alive, and if one of them frees a tensor while Python shuts down, the process aborts although the run was done
+    (github.com/pytorch/pytorch/issues/190489).
 
     Args:
         status: the exit status.
@@ -594,7 +604,7 @@ def device_named(name: str, found: torch.device | None = None) -> torch.device:
     """The device of a name.
 
     Args:
-        name: "cpu", "cuda", "mps", or "auto".
+        name: "cpu", "cuda", one of several such as "cuda:1", "mps", or "auto".
         found: what "auto" means; None for the first of cuda, mps, cpu that is there.
 
     Raises:
@@ -609,15 +619,18 @@ def device_named(name: str, found: torch.device | None = None) -> torch.device:
     if not there.get(name.partition(":")[0], False):
         raise ValueError(
             f"the device {name!r} was asked for, and PyTorch {torch.__version__} finds "
-            f"{', '.join(d for d in there if there[d])} here; name one of these."
+            f"{', '.join(d for d in there if there[d] and d != 'auto')} here; name one of these, or auto."
         )
     if name != "auto":
         try:
-            return torch.device(name)
+            device = torch.device(name)
         except RuntimeError as error:
             raise ValueError(
                 f"there is no device {name!r}; give auto, cpu, mps, cuda, or cuda:1 of several."
             ) from error
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise ValueError(f"there is no device {name!r}; the last one here is cuda:{torch.cuda.device_count() - 1}.")
+        return device
     return found or torch.device(next(d for d in ("cuda", "mps", "cpu") if there[d]))
 
 
@@ -640,9 +653,8 @@ def _autocast(precision: str, device: torch.device) -> AbstractContextManager[An
 
 @contextmanager
 def _own_draws(device: torch.device, *key: int) -> Iterator[None]:
-    """What a network draws from PyTorch's global generator, such as dropout's masks, depends on the key alone.
-
-    The generator is put back as it was: it is the caller's.
+    """In this block, what a network draws from PyTorch's global generator, such as dropout's masks, depends on the key
+    alone. Afterwards the generator is as it was before, since it is the caller's.
     """
     generator = torch.default_generator
     if device.type == "cuda":

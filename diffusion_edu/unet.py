@@ -31,19 +31,20 @@ class UNet(nn.Module):
 
     Args:
         in_channels: C of the pictures.
-        channels: features at each level, from full resolution down; each level halves the sides.
+        channels: features at each level of resolution, the full one first; each further level halves the sides.
         blocks: residual blocks on the way down and again on the way up: one number, or one for each level. They cost
             most at full resolution.
-        num_classes: labels that it can be told, or None. One more row is kept for "no label".
-        patch: fold each patch x patch square of pixels into channels first. The work falls about as patch squared.
-        attention: one bool a level; None for the lowest level only.
+        num_classes: number of labels, or None for a network without labels. "No label" gets an embedding of its own.
+        patch: fold each patch x patch square of pixels into channels first, which divides the work by about patch^2.
+        attention: one bool per level, the last also for the middle; None for the lowest level and the middle only.
         embedding: width of the vector that tells each block the noise level.
-        heads: of the attention.
-        dropout: in the residual blocks.
-        out_channels: C of the answer; None for that of the pictures. Twice it for a learnt variance.
+        heads: attention heads; they must divide the channels of each level that has attention.
+        dropout: probability of dropping a feature in a residual block, in [0, 1].
+        out_channels: C of the answer; None for ``in_channels``. Give 2 C for a learnt variance.
 
     Raises:
-        ValueError: if ``attention`` has not one entry a level, or a number is below 1.
+        ValueError: if ``attention`` or ``blocks`` does not have one entry per level, a number is below 1, the heads do
+            not divide the channels, or ``dropout`` is outside [0, 1].
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class UNet(nn.Module):
         attention = tuple(attention) if attention is not None else (False,) * (len(channels) - 1) + (True,)
         blocks = (blocks,) * len(channels) if isinstance(blocks, int) else tuple(blocks)
         if not all(isinstance(a, bool) for a in attention):
-            raise ValueError(f"UNet got attention={attention}; give one bool a level, True where it has attention.")
+            raise ValueError(f"UNet got attention={attention}; give one bool per level, True where it has attention.")
         if len(channels) < 1 or not len(attention) == len(blocks) == len(channels):
             raise ValueError(
                 f"UNet got channels={channels}, blocks={blocks} and attention={attention}; give one entry of each per "
@@ -116,7 +117,7 @@ class UNet(nn.Module):
         self.out = zero_(nn.Conv2d(width, out_channels * patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
-        """A picture of the shape of x; zero everywhere for an untrained network.
+        """One picture for each picture in x, with the same sides; zero everywhere for an untrained network.
 
         Args:
             x: (B, C, H, W), any sides; where ``patch`` does not divide them, the edge is repeated and cut off again.
@@ -143,7 +144,7 @@ class UNet(nn.Module):
             if (H % self.patch or W % self.patch)
             else x
         )
-        # Near t = 0 the noise is finer than bfloat16 can tell beside a picture's numbers, so this one is in float32.
+        # Near t = 0 the noise is too fine for bfloat16 to resolve beside the picture, so the stem runs in float32.
         with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
             h = self.stem(F.pixel_unshuffle(h, self.patch).to(self.stem.weight.dtype))
 
@@ -160,7 +161,7 @@ class UNet(nn.Module):
         for stages, upsample in zip(self.up, self.upsample, strict=True):
             for stage in _stages(stages):
                 h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
-            if skips:  # back to the sides that this level had on the way down, odd ones too
+            if skips:  # up to the sides that the next level had on the way down, odd ones too
                 h = upsample(_doubled(h, *skips[-1].shape[-2:]))
 
         h = self.out(F.silu(self.norm(h)))
@@ -182,7 +183,7 @@ def _stages(stages: nn.Module) -> nn.ModuleList:
 
 
 class _Stage(nn.Module):
-    """A residual block, and attention behind it where the level has it."""
+    """A residual block, followed by attention where the level has it."""
 
     def __init__(
         self, in_channels: int, out_channels: int, embedding: int, attention: bool, heads: int, dropout: float

@@ -1,7 +1,7 @@
-"""Figures: what is drawn of images, clouds of points, vector fields and densities. Used in every notebook.
+"""Figures of images, clouds of points, vector fields and densities. Used in every notebook.
 
-Nothing is computed here. A figure is given back for the notebook to show, or drawn into axes that it made. Colours
-mean the same throughout the course,
+Nothing is computed here. A function returns a figure for the notebook to show, or draws into axes that the notebook
+made. Colours mean the same throughout the course,
 
     data (blue) · noise (grey) · exact (black) · learnt (vermilion) · other (green)
 
@@ -51,7 +51,7 @@ COLOURS: Mapping[str, str] = MappingProxyType(
         "other": "#009E73",
     }
 )
-SEPARATOR = 96  # the gray between tiled images: seen beside black digits' ground and beside noise
+SEPARATOR = 96  # the gray between tiled images: it stands out from the digits' black background and from noise
 
 
 def tile(images: Tensor, columns: int = 8, pad: int = 1) -> Pixels:
@@ -67,7 +67,8 @@ def tile(images: Tensor, columns: int = 8, pad: int = 1) -> Pixels:
         than columns make a shorter row.
 
     Raises:
-        ValueError: where the shape is another, there is no image, or a number is not finite.
+        ValueError: where the shape is another, there is no image, a number is not finite, or ``columns`` or ``pad`` is
+            too small.
     """
     if images.dim() != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(
@@ -99,7 +100,7 @@ def show_images(
     Args:
         images: (N, 1, H, W) or (N, 3, H, W), in [-1, 1]; what lies outside is clipped.
         columns: images in a row.
-        title: what to see in the whole.
+        title: what to see in the grid as a whole.
         titles: N short titles.
         inches: height of one image.
 

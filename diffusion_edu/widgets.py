@@ -68,10 +68,10 @@ class FrameSlider:
         title: what to see. It is also what a screen reader says of the picture.
         value_name: what the slider moves; the reader sees "t = 0.35".
         caption: a sentence or two under the title.
-        scale: screen pixels to a pixel of the frame, a whole number. Pixels stay sharp.
-        grays: gray levels that are kept, 2 to 256, for gray frames. Noise does not compress: 16 levels halve it.
+        scale: screen pixels per pixel of the frame, a whole number. Pixels stay sharp.
+        grays: gray levels that are kept, 2 to 256, for gray frames. Noise compresses badly: 16 levels halve its size.
         colours: colours that are kept, 2 to 256, for colour frames.
-        interval: seconds to a frame when playing.
+        interval: seconds per frame when playing.
 
     Attributes:
         frames: the pictures as they are shown, after ``grays`` or ``colours``: uint8, (F, H, W) or (F, H, W, 3).
@@ -103,7 +103,7 @@ class FrameSlider:
         if not title.strip():
             raise ValueError(f"The slider {slug} needs a title that says what to see.")
         if scale < 1 or scale != int(scale):
-            raise ValueError(f"The scale of slider {slug} is a whole number from 1 on, and {scale} was given.")
+            raise ValueError(f"The scale of slider {slug} is a whole number, at least 1, and {scale} was given.")
         if not interval > 0:
             raise ValueError(f"The interval of slider {slug} is a positive time in seconds, not {interval}.")
         stack = _stack(frames, slug)
@@ -150,7 +150,7 @@ class FrameSlider:
             title: as above.
             labels: F texts; the values in their short form where None.
             size: width and height of the figure in inches.
-            dpi: pixels to an inch.
+            dpi: pixels per inch.
             value_name: as above.
             caption: as above.
             colours: colours kept, 2 to 256, or None for all.
@@ -281,7 +281,7 @@ class FrameSlider:
         return f"<strong>{html.escape(self.title)}</strong>{caption}"
 
 
-# Colours and fonts are inherited, so that the player is read on dark pages and on paper. The styles stand in the
+# Colours and fonts are inherited, so that the player can be read on dark pages and on paper. The styles stand in the
 # elements because JupyterLab keeps those, and no <style>, in a notebook that is not trusted. There it takes the script
 # away too: so the slider starts disabled and the note stands, until the script says otherwise.
 PLAYER = """\
@@ -356,7 +356,7 @@ def _stack(frames: Iterable[Any], slug: str) -> Pixels:
     """The frames in one array, (F, H, W) or (F, H, W, 3)."""
     arrays = [np.asarray(frame) for frame in frames]
     if len(arrays) < 2:
-        raise ValueError(f"Slider {slug} moves between frames, and {len(arrays)} was given: it takes two or more.")
+        raise ValueError(f"Slider {slug} got {len(arrays)} frame(s); it moves between frames: give two or more.")
     for k, array in enumerate(arrays):
         if array.dtype != np.uint8:
             raise TypeError(

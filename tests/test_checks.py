@@ -279,7 +279,7 @@ def test_the_right_answer_is_right():
         (lambda v: 1 / 0, "your code raised ZeroDivisionError: division by zero"),
         (lambda v, w: v, "your code raised TypeError: "),
         (lambda v: v.to("meta").cpu(), "your code raised NotImplementedError: "),  # PyTorch's own, no stub
-        (3, "the check could not use what your code gave back: TypeError: 'int' object is not callable"),
+        (3, "the check could not use what your code returned: TypeError: 'int' object is not callable"),
     ],
 )
 def test_a_wrong_answer_is_told_what_is_wrong_and_does_not_raise(attempt, words):

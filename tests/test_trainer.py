@@ -313,6 +313,10 @@ def test_auto_is_the_best_device_that_is_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there["cuda"])
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: there["mps"])
     assert trainer_module.device_named("auto").type == "cuda"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert trainer_module.device_named("cuda:1").index == 1
+    with pytest.raises(ValueError, match="no device 'cuda:2'; the last one here is cuda:1"):
+        trainer_module.device_named("cuda:2")
     there["cuda"] = False
     assert trainer_module.device_named("auto").type == "mps"
     there["mps"] = False

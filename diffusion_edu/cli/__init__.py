@@ -3,7 +3,7 @@
 Notebook: ``07_training`` trains by the same recipes.
 
     diffusion-edu train digits                      a recipe that comes with the package
-    diffusion-edu train my.toml --train.steps 500   your own, with one field set otherwise
+    diffusion-edu train my.toml --train.steps 500   your own, with one field changed
     diffusion-edu sample runs/digits --n 64         a grid of samples
     diffusion-edu evaluate runs/digits --n 1000     their quality, beside that of real examples
 
@@ -54,8 +54,8 @@ C = TypeVar("C")
 class Train(Recipe):
     """Train a model by a recipe: a TOML file, or the name of one that comes with the package.
 
-    The same command goes on with a run that was broken off. Flags override the recipe; the defaults shown are the
-    recipe's own when one is named before --help.
+    The same command resumes a run that was interrupted. Flags override the recipe; the defaults shown are the recipe's
+    own when one is named before --help.
     """
 
     folder: str = ""  # where the run goes; empty for runs/ and the recipe's name
@@ -79,9 +79,10 @@ class Sample(SampleConfig):
 class Evaluate(SampleConfig):
     """Measure samples against real test examples, beside real training examples against the same ones.
 
-    Fréchet distance and KID by the features of a classifier where the package has one for the data, else by principal
-    components of the pixels; precision and recall by the same; the share that the classifier takes for what was asked,
-    where there is one; and for pictures, whether samples lie nearer to training examples than they should.
+    Fréchet distance and KID in the features of a classifier where the package has one for the data, else in principal
+    components of the pixels, or for points in their coordinates; precision and recall in the same; the share that the
+    classifier, where there is one, puts in the class that was asked for; and for pictures, whether samples lie nearer
+    to training examples than they should.
     """
 
     # samples, and real examples in each set (as many as there are, where there are fewer); compare at equal n only
@@ -100,8 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what was typed after ``diffusion-edu``; None for the process's own.
 
     Returns:
-        0, or 1 where the run failed, 2 where it was asked for what cannot be, 130 where it was interrupted. The
-        reason is a sentence on stderr.
+        0, or 1 if training diverged, 2 if something in the command, a file or the installation was wrong, 130 if it was
+        interrupted. The reason is a sentence on stderr.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments or arguments[0] not in COMMANDS:
@@ -145,12 +146,12 @@ def _train(arguments: list[str]) -> int:
 
 
 def _sample(arguments: list[str]) -> int:
-    given, rest = _first("sample FOLDER", arguments)
+    given, rest = _first("sample MODEL", arguments)
     if given is None:
-        _parse(Sample, Sample(), rest, "sample FOLDER")
+        _parse(Sample, Sample(), rest, "sample MODEL")
         return 2
     model, recipe = load_run(given)
-    asked = _parse(Sample, Sample(**_fields(recipe.sample)), rest, "sample FOLDER")
+    asked = _parse(Sample, Sample(**_fields(recipe.sample)), rest, "sample MODEL")
     if asked.columns < 1 or asked.n < 1:
         raise ValueError(f"sample got n={asked.n} and columns={asked.columns}; each must be at least 1.")
     labels = labels_for(recipe, asked.condition, asked.n)
@@ -166,14 +167,14 @@ def _sample(arguments: list[str]) -> int:
 
 
 def _evaluate(arguments: list[str]) -> int:
-    given, rest = _first("evaluate FOLDER", arguments)
+    given, rest = _first("evaluate MODEL", arguments)
     if given is None:
-        _parse(Evaluate, Evaluate(), rest, "evaluate FOLDER")
+        _parse(Evaluate, Evaluate(), rest, "evaluate MODEL")
         return 2
     model, recipe = load_run(given)
     of = recipe.evaluate
     own = Evaluate(**_fields(recipe.sample), n=of.n or Evaluate.n, seed=of.seed, bits=of.bits)
-    asked = _parse(Evaluate, own, rest, "evaluate FOLDER")
+    asked = _parse(Evaluate, own, rest, "evaluate MODEL")
     quality = measure(model.to(device_named(asked.device)), recipe, asked, asked.n, asked.seed, asked.bits)
     if asked.out is not None:
         write_atomically(asked.out, (json.dumps(quality.as_dict(), indent=1) + "\n").encode())
@@ -197,7 +198,7 @@ def _fields(record: Any) -> dict[str, Any]:
 
 
 def _first(usage: str, arguments: list[str]) -> tuple[str | None, list[str]]:
-    """What the command is about, which comes before all flags, and the flags; None where help is asked for instead."""
+    """The first argument, a recipe or a model, and the flags after it; None for the former if help is asked for."""
     if arguments and not arguments[0].startswith("-"):
         return arguments[0], arguments[1:]
     if any(flag in ("-h", "--help") for flag in arguments):
@@ -207,7 +208,7 @@ def _first(usage: str, arguments: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _parse(kind: type[C], default: C, arguments: list[str], usage: str) -> C:
-    """Flags over a record: tyro makes one of each field, with the comment beside it as the help."""
+    """A record with the flags applied: tyro turns each field into a flag, with the comment beside it as its help."""
     try:
         import tyro
     except ImportError as error:

@@ -87,7 +87,7 @@ class DataSet(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one example."""
+        """The shape of one example."""
         ...
 
     @property
@@ -138,7 +138,7 @@ class Toy:
         return Fresh(self._draw, seed)
 
     def real(self, split: str, n: int, folder: Folder, seed: int) -> tuple[Tensor, Tensor]:
-        """n draws (n, 2) and their labels (n,), others for each split."""
+        """n draws (n, 2) and their labels (n,), different ones for each split."""
         return self._draw(n, seeded(seed, ("train", "test").index(split)))
 
     def features(self, folder: Folder) -> Features:
@@ -164,8 +164,8 @@ class Pictures:
         classifier: whose last hidden layer measures samples and which says what they show; None where no good one
             comes with the package: then the samples are measured by principal components of the pixels.
         classifier_words: what it is, for a model card.
-        exchangeable: whether training and test pictures come from one distribution, so that a model that copies nothing
-            is as near to the ones as to the others. For MNIST's they do not: other people wrote the test digits.
+        exchangeable: whether training and test pictures come from one distribution, so that the samples of a model that
+            copies nothing are equally near to both. MNIST's do not: other people wrote the test digits.
     """
 
     load: Callable[[str, Folder], ImageSet]
@@ -180,7 +180,7 @@ class Pictures:
         return TensorData.of(self._split("train", folder), seed)
 
     def real(self, split: str, n: int, folder: Folder, seed: int) -> tuple[Tensor, Tensor]:
-        """At most n pictures of a split, drawn without putting back: x (n, C, H, W) in [-1, 1], labels (n,)."""
+        """At most n pictures of a split, drawn without replacement: x (n, C, H, W) in [-1, 1], labels (n,)."""
         pictures = self._split(split, folder)
         k = torch.randperm(len(pictures), generator=seeded(seed, ("train", "test").index(split)))[:n]
         return ImageSet(pictures.images[k], pictures.labels[k], pictures.names).x_0, pictures.labels[k]
@@ -290,11 +290,11 @@ def choose(table: Mapping[str, T], name: str, what: str) -> T:
     """The row of a name.
 
     Raises:
-        ValueError: if there is none; it names those that there are, and the nearest.
+        ValueError: if there is none; the message lists the names that there are, and the nearest.
     """
     if name in table:
         return table[name]
-    raise ValueError(f"{what} is {name!r}; it is one of {', '.join(table)}.{did_you_mean(name, table)}")
+    raise ValueError(f"{what} is {name!r}; it must be one of {', '.join(table)}.{did_you_mean(name, table)}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

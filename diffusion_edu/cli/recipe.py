@@ -78,11 +78,12 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What is learnt: the noise, and what the network predicts."""
+    """The noise schedule, and what the network predicts."""
 
     # alpha(t) and sigma(t): cosine, flow, ddpm_linear, ddpm_cosine, ddpm_sigmoid, vp, sub_vp, ve, edm
     schedule: str = "cosine"
-    # the network's output: v, eps, x_0, score, velocity, edm; eps and score say nothing where alpha(1) = 0
+    # the network's output: v, eps, x_0, score, velocity, edm; eps and score say nothing of x_0 at t = 1 under cosine
+    # and flow, where alpha(1) = 0
     predict: str = "v"
     # tell the network the labels, so that samples can be asked for by class and guided
     conditional: bool = True
@@ -98,7 +99,7 @@ class UNetConfig:
 
     channels: tuple[int, ...] = (32, 48)  # features at each level, full resolution first; each level halves the sides
     blocks: tuple[int, ...] = (1, 2)  # residual blocks at each level, down and again up; they cost most at the first
-    # fold patch x patch pixels into channels first: the work falls about as patch squared, fine grain suffers
+    # fold patch x patch pixels into channels first: this divides the work by about patch^2, and fine detail suffers
     patch: int = 1
     # whether each level has attention, whose cost grows as pixels squared; None for the lowest level only
     attention: tuple[bool, ...] | None = None
@@ -139,14 +140,14 @@ class MLPConfig:
 def _not_too_large(table: str, parameters: int) -> None:
     if parameters > MOST_PARAMETERS:
         raise ValueError(
-            f"the network in {table} may have {parameters:,} parameters, and {MOST_PARAMETERS:,} is the most: take "
+            f"the network in {table} could have {parameters:,} parameters, and {MOST_PARAMETERS:,} is the most: take "
             "fewer features, blocks or levels."
         )
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Where training looks."""
+    """How errors are weighted in training, and at which times they are looked at."""
 
     # weight on the squared error in x_0: own (the plain error of what is predicted), simple, min_snr, elbo, edm
     weight: str = "own"
@@ -235,7 +236,7 @@ class Recipe:
         if self.model.conditional and self.train.label_drop == 1:
             raise ValueError(
                 "the recipe has model.conditional = true and hides every label in training (train.label_drop = 1), so "
-                "that no class could be asked for; make label_drop less, or set model.conditional = false."
+                "that no class could be asked for; lower label_drop, or set model.conditional = false."
             )
         self.check_guidance(self.sample)
 
@@ -243,7 +244,7 @@ class Recipe:
         """Refuse guidance of a model that cannot be guided.
 
         Raises:
-            ValueError: if guidance is asked for and the model knows no labels, or never learnt to do without one.
+            ValueError: if guidance is asked for and the model knows no labels, or never learnt to do without them.
         """
         if settings.guidance != 1 and not (self.model.conditional and self.train.label_drop > 0):
             lacks = "hides no labels in training (train.label_drop = 0)" if self.model.conditional else "has no labels"
@@ -299,7 +300,7 @@ def find_recipe(given: str) -> Path:
     """The file of a recipe: a path, or the name of one that comes with the package.
 
     Raises:
-        FileNotFoundError: if there is none; it names those that there are.
+        FileNotFoundError: if there is none; the message lists the recipes that there are.
     """
     path = Path(given)
     if path.is_file():
@@ -322,7 +323,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no TOML, or a table, a key or a value is none of a recipe's.
+        ValueError: if it is not TOML, or a table, a key or a value does not belong in a recipe.
     """
     try:
         with Path(path).open("rb") as file:
@@ -333,15 +334,15 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no recipe file {path}; check the path.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not TOML ({error}); mend that line, or start from one in recipes/.") from error
+        raise ValueError(f"{path} is not TOML ({error}); fix that line, or start from one in recipes/.") from error
     return recipe_from(table, str(path))
 
 
 def recipe_from(table: dict[str, Any], origin: str) -> Recipe:
-    """The recipe of nested tables.
+    """The recipe that nested tables, as read from TOML, describe; ``origin`` names their file in errors.
 
     Raises:
-        ValueError: if a table, a key or a value is none of a recipe's; it says which, and where.
+        ValueError: if a table, a key or a value does not belong in a recipe; the message says which, and where.
     """
     return _record(Recipe, table, origin, "")
 
@@ -349,7 +350,7 @@ def recipe_from(table: dict[str, Any], origin: str) -> Recipe:
 def _record(kind: type[R], table: Any, origin: str, prefix: str) -> R:
     name = prefix.removesuffix(".")
     if not isinstance(table, dict):
-        raise ValueError(f"{origin}: {name} is {table!r}; it is a table, [{name}].")
+        raise ValueError(f"{origin}: {name} is {table!r}; it must be a table, [{name}].")
     hints = typing.get_type_hints(kind)
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     for key in table:
@@ -379,19 +380,19 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
         if not isinstance(value, list):
-            raise ValueError(f"{where} is {value!r}; it is a list, each item {_WORDS[item]}.")
+            raise ValueError(f"{where} is {value!r}; it must be a list, each item {_WORDS[item]}.")
         return tuple(_value(item, part, where) for part in value)
     if type(value) is int and not -(2**63) <= value < 2**63:
         raise ValueError(f"{where} is a whole number of {value.bit_length()} bits; those of TOML have at most 64.")
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
-        raise ValueError(f"{where} is {value!r}; it is {_WORDS[kind]}.")
+        raise ValueError(f"{where} is {value!r}; it must be {_WORDS[kind]}.")
     return value
 
 
 def to_toml(recipe: Recipe) -> str:
-    """A recipe as a TOML file that ``read_recipe`` reads back: every field but those that are None."""
+    """A recipe as TOML that ``read_recipe`` reads back, without fields that are None and the unused network."""
     lines = []
     for table in fields(recipe):
         record = getattr(recipe, table.name)
@@ -446,7 +447,7 @@ def load_run(where: str | os.PathLike[str]) -> tuple[DiffusionModel, Recipe]:
     for name in (RECIPE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise FileNotFoundError(
-                f"{folder} holds no {name}: it is no run's folder, or its training has not yet come to its first "
+                f"{folder} holds no {name}: it is not the folder of a run, or its training has not reached its first "
                 "checkpoint. diffusion-edu train RECIPE makes one."
             )
     recipe = read_recipe(folder / RECIPE)

@@ -1,18 +1,20 @@
 """A training run and the folder that it leaves.
 
     recipe.toml               what was asked for; also a recipe to start again from
-    metrics.csv               step, loss, learning rate, seconds, images per second
+    config.json               the settings in [train], as JSON
+    metrics.csv               step, loss, learning rate, seconds, examples per second
     samples.png               the newest samples, while it trains and after
-    samples/000500.png        the samples of each time
+    samples/000500.png        the samples after step 500, and so on
+    tensorboard/              loss, learning rate and pace for TensorBoard, if log.tensorboard is set
     model.safetensors         the averaged weights: sample with these
     checkpoint.safetensors    weights, averages, optimiser, step: what a resumed run goes on from
     weights.safetensors       the last weights as they are, not averaged; at the end
     README.md                 the model card; at the end
 
-The same command starts a run, goes on with one that was broken off, and finishes one that was killed at its end. A
-file is written beside its place and renamed, and the log is cut back to the checkpoint, so that a kill at any moment
-costs the steps since the last checkpoint and nothing else. A run that is finished goes on where ``train.cycles`` and
-``train.steps`` are raised alike: twice as many of both is a second time the same training, at fresh numbers.
+The same command starts a run, resumes one that was interrupted, and finishes one that was killed after its last step.
+A file is written under another name and then renamed, and the log is cut back to the checkpoint, so that a kill at any
+moment costs the steps since the last checkpoint and nothing else. A finished run goes on if ``train.cycles`` and
+``train.steps`` are raised by the same factor: doubling both repeats the training once more, with new random numbers.
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ from .samples import Quality, draw_samples, labels_for, load_drawing, measure, p
 __all__ = ["Log", "train"]
 
 CARD = "README.md"
-# What may change between the start of a run and its end without its being another run.
-# (Where there is dropout, train.accumulate may not: its masks go by the parts of a batch.)
+# What may change between the start of a run and its end, and it is still the same run.
+# (With dropout, train.accumulate may not: the masks are drawn for each part of a batch.)
 FREE = ("train.device", "train.compile", "train.accumulate", "train.log_every", "train.save_every", "data.folder")
 
 
@@ -73,7 +75,7 @@ def train(recipe: Recipe, folder: str | os.PathLike[str], command: str) -> Train
             f"the name of the folder {str(folder)!r} is not in UTF-8, which checkpoints need; give another --folder."
         ) from None
     _same_run(recipe, folder)
-    load_drawing()  # what is missing is said now and not after hours
+    load_drawing()  # so that a missing package is reported now and not after hours
     writer = _tensorboard() if recipe.log.tensorboard else None
     model = recipe.build_model()
     # A sampler that cannot start where the schedule ends is refused now, and not at the first grid of samples.
@@ -136,7 +138,7 @@ class Log:
     """The metrics as rows of a CSV file, readable while they grow.
 
     Args:
-        path: of the file; an older one is cut back to the rows up to ``step``, and half a last line is dropped.
+        path: of the file; an older one is cut back to the rows up to ``step``, without an incomplete last line.
         step: where training goes on.
     """
 
@@ -201,7 +203,7 @@ def _same_run(recipe: Recipe, folder: Path) -> None:
             there, here = (getattr(getattr(r, table), key) for r in (before, recipe))
             raise ValueError(
                 f"{folder} holds a run of another recipe: {changed[0]} is {there!r} there and {here!r} here"
-                + (f", and so differ {', '.join(changed[1:])}" if changed[1:] else "")
+                + (f"; these differ too: {', '.join(changed[1:])}" if changed[1:] else "")
                 + ". Go on with the recipe that is there, or give another --folder."
             )
     elif folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - set(_half_written(folder))):
@@ -264,7 +266,7 @@ def _half_written(folder: Path) -> list[Path]:
 
 
 def _tidy(folder: Path) -> int:
-    """Take away what is half written; how many files there were."""
+    """Delete half-written files, and return how many there were."""
     found = _half_written(folder)
     for beside in found:
         beside.unlink(missing_ok=True)
@@ -272,7 +274,7 @@ def _tidy(folder: Path) -> int:
 
 
 def _load(recipe: Recipe) -> Data:
-    """The training data; of many processes on a machine the first fetches them, where they must be fetched."""
+    """The training data; if they must be fetched, the first of the processes on each machine does so."""
     turn: Any = nullcontext()
     if trainer_module.processes() > 1:
         from accelerate import PartialState
@@ -297,12 +299,12 @@ def _tensorboard() -> Any:
 
 
 def _show(trainer: Trainer[DiffusionModel], recipe: Recipe, folder: Path) -> None:
-    """Samples from the averaged weights as they are now: always from the same noise, so that one sees them improve."""
+    """Samples from the current averaged weights, always from the same noise, so that one can see them improve."""
     n = recipe.log.samples if recipe.of_pictures else max(1000, recipe.log.samples)
     labels = labels_for(recipe, "each", n)
     x = draw_samples(trainer.ema, recipe, recipe.sample, n, labels, seed=0)
     content = picture(x)
-    for path in (folder / "samples.png", folder / "samples" / f"{trainer.step:06d}.png"):  # the second: both are there
+    for path in (folder / "samples.png", folder / "samples" / f"{trainer.step:06d}.png"):  # written 2nd, so both exist
         write_atomically(path, content)
 
 

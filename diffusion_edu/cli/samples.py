@@ -33,14 +33,14 @@ from .recipe import Recipe, SampleConfig
 
 __all__ = ["Quality", "draw_samples", "labels_for", "load_drawing", "measure", "picture"]
 
-MOST = 60_000  # real examples of a split at most that are searched for the nearest to a sample
+MOST = 60_000  # real examples of a split, at most (n, if n is more), among which a sample's nearest is searched
 BATCH_OF_CODES = 64  # pictures that share the steps of an ODE
 TOLERANCE, NOISE = 1e-2, 1e-3  # of the ODE for bits per dimension, in x and in nats; noise-to-signal ratio at its start
 BATCH = 250  # samples at a time: fixed, so that a seed means the same samples wherever memory allows it
 
 
 def labels_for(recipe: Recipe, condition: str, n: int) -> Tensor | None:
-    """The labels (n,) to ask for, or None for a model without labels or samples without one.
+    """The labels (n,) to ask for; None if the model has no labels, or the samples are to have none.
 
     Args:
         recipe: of the model.
@@ -48,13 +48,13 @@ def labels_for(recipe: Recipe, condition: str, n: int) -> Tensor | None:
         n: how many.
 
     Raises:
-        ValueError: if the model has no such class, or no labels at all, or has never been without one in training.
+        ValueError: if the model has no such class or no labels at all, or is to do without a label and never learnt to.
     """
     classes = recipe.data_set.classes
     if condition == "none" and recipe.model.conditional and recipe.train.label_drop == 0:
         raise ValueError(
             "condition is 'none', and no label was hidden in this model's training (train.label_drop = 0), so that it "
-            "never learnt to do without. Ask for classes, or train with train.label_drop above 0."
+            "never learnt to do without one. Ask for classes, or train with train.label_drop above 0."
         )
     if condition == "none" or (condition == "each" and not recipe.model.conditional):
         return None
@@ -265,15 +265,15 @@ def _with_error(estimate: Estimate, digits: int) -> str:
 
 
 def alike(labels: Tensor, wanted: Tensor) -> Tensor:
-    """Which examples to take, so that each has the label that is wanted in its place, as far as there are such.
+    """Which examples to take so that the k-th has the k-th wanted label, as long as there are enough of each.
 
     Args:
         labels: of what there is, (N,).
         wanted: (M,), M <= N.
 
     Returns:
-        M different indices into ``labels``, earlier ones first for each label. Where a label runs out, the first of
-        the others that are left over.
+        M different indices into ``labels``, earlier ones first for each label. Where a label runs out, the first that
+        are left over of the others take its place.
     """
     taken = torch.full_like(wanted, -1)
     for label in wanted.unique():
@@ -286,7 +286,7 @@ def alike(labels: Tensor, wanted: Tensor) -> Tensor:
 
 
 def real_examples(recipe: Recipe, n: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What samples are measured beside.
+    """The real examples that samples are compared with.
 
     Args:
         recipe: of the model.
@@ -295,10 +295,10 @@ def real_examples(recipe: Recipe, n: int, seed: int) -> tuple[Tensor, Tensor, Te
 
     Returns:
         test examples, of which the first n are the reference; training examples; the reference's labels (n,); and n
-        training examples, for a model with labels those with the reference's.
+        training examples, with the reference's labels as far as possible if the model has labels.
     """
     data, folder = recipe.data_set, recipe.data.folder
-    most = max(n, MOST) if recipe.of_pictures else 2 * n  # of a toy so many that each label is there often enough
+    most = max(n, MOST) if recipe.of_pictures else 2 * n  # 2 n of a toy: enough of each label
     (test, labels), (train, train_labels) = (data.real(split, most, folder, seed) for split in ("test", "train"))
     n = min(n, len(test), len(train))
     labels = labels[:n]
@@ -307,12 +307,13 @@ def real_examples(recipe: Recipe, n: int, seed: int) -> tuple[Tensor, Tensor, Te
 
 def code_length(model: Denoiser, pictures: Tensor, labels: Tensor | None, seed: int) -> Estimate:
     """Bits per dimension of 8-bit pictures, by the probability-flow ODE: what a code by the model's density would need,
-    or a little more (see ``log_likelihood``), with uniform noise as wide as a level added and one probe a picture.
+    or a little more (see ``log_likelihood``). Uniform noise as wide as one level is added, and the trace is estimated
+    with one random probe per picture.
 
     Args:
         model: in eval mode.
-        pictures: (N, C, H, W), in [-1, 1], on the 256 levels, where the model is; N >= 2.
-        labels: (N,) there too, or None.
+        pictures: (N, C, H, W), each value one of the 256 levels in [-1, 1], on the model's device; N >= 2.
+        labels: (N,) on the same device, or None.
         seed: of the noise and of the probes.
 
     Returns:
@@ -359,7 +360,7 @@ def measure(model: DiffusionModel, recipe: Recipe, settings: SampleConfig, n: in
     if n < 4:
         raise ValueError(f"a report card got n={n}; it needs at least 4 examples of each kind.")
     if bits and not recipe.of_pictures:
-        raise ValueError(f"a report card got bits={bits} for points; bits per dimension are of 8-bit pictures. Give 0.")
+        raise ValueError(f"a report card got bits={bits} for points; only 8-bit pictures have them. Give bits=0.")
     if bits and not 2 <= bits <= n:
         raise ValueError(f"a report card got bits={bits} and n={n}; give from 2 to n pictures, or 0 for none.")
     data = recipe.data_set
