@@ -14,7 +14,7 @@ the end is within a factor of 10 of atol + rtol |x|.
 models", algorithm 1. With F(x, t) = f x - g^2 score, a step of length h backwards in time is
 
     x'  = x - h F(x, t) + g(t) dW                   Euler-Maruyama
-    x'' = (x' + x - h F(x', t - h) + g(t - h) dW) / 2      the same dW; order 1 for one path, because g is free of x
+    x'' = (x' + x - h F(x', t - h) + g(t - h) dW) / 2      the same dW; strong order 1, as g does not depend on x
     error = rms((x' - x'') / max(atol, rtol |x'|, rtol |x' of the step before|))
     h <- 0.9 error^(-0.9) h
 
@@ -24,8 +24,9 @@ Here a rejected dW is remembered and *divided*: the shorter step gets its part b
 rest (Rackauckas & Nie 2017, "Adaptive methods for stochastic differential equations via natural embeddings and
 rejection sampling with memory").
 
-Either stops at the noise-to-signal ratio ``sigma_min``, and the last step into t = 0 is x_0_hat: no denoiser is asked
-at t = 0. Where alpha(1) = 0 the SDE is infinite at t = 1, and it starts where sigma / alpha = 80 instead.
+Both stop at the noise-to-signal ratio ``sigma_min``, and the last step into t = 0 returns x_0_hat: no denoiser is asked
+at t = 0. Where alpha(1) = 0 the SDE's drift is infinite at t = 1, and ``adaptive_sde`` starts where sigma / alpha = 80
+instead.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ TimeOf = Callable[[float], Tensor]
 
 @dataclass(frozen=True)
 class AdaptiveState(State):
-    """A state that also says what it cost to come here.
+    """A state that also says what it cost to get here.
 
     Args:
         t, x, x_0_hat, previous: as in ``State``: () float64, and (B, ...).
@@ -89,14 +90,14 @@ def adaptive_ode(
         sigma_min: noise-to-signal ratio at which the last step, to x_0_hat, starts. It leaves a relative error of
             about (sigma_min / s)^2 / 2 where s is the finest scale of the data; None for sqrt(max(atol, rtol)) / 10.
         condition: (B,) labels, or None.
-        max_evaluations: of the denoiser, before giving up.
+        max_evaluations: how often to call the denoiser before giving up.
 
     Yields:
         the start, each accepted state, and the state at t = 0.
 
     Raises:
-        ValueError: if x is no finite float batch, the batch sizes differ, the denoiser is in training mode, or a number
-            is out of range.
+        ValueError: if x is not a finite float batch, the batch sizes differ, the denoiser is in training mode, or a
+            number is out of range.
         ArithmeticError: if the tolerance cannot be kept: see ``ode.integrate``.
     """
     check_batch("adaptive_ode", denoiser, x, condition)
@@ -154,7 +155,7 @@ def adaptive_sde(
 ) -> Iterator[AdaptiveState]:
     """The reverse SDE (Song et al. 2021, eq. 6) in adaptive steps (Jolicoeur-Martineau et al. 2021, algorithm 1).
 
-    Two calls of the denoiser a step; a rejected one costs one, because the slope at its start is kept. In the paper
+    A step costs two calls of the denoiser, a rejected one just one: the slope at its start is kept. In the paper
     each example has its own step size; here the batch has one, and its worst example decides. Each step waits for the
     device.
 
@@ -166,16 +167,17 @@ def adaptive_sde(
         sigma_min: noise-to-signal ratio at which the last step, to x_0_hat and without noise, starts.
         condition: (B,) labels, or None.
         generator: source of all noise.
-        max_evaluations: of the denoiser, before giving up.
+        max_evaluations: how often to call the denoiser before giving up.
 
     Yields:
-        the start, each accepted state, and the state at t = 0. The first has t = 1, or, where alpha(1) = 0, the
-        time of sigma / alpha = 80, at which x is taken for a draw.
+        the start, each accepted state, and the state at t = 0. The first has t = 1; where alpha(1) = 0 it has the
+        time at which sigma / alpha = 80, and x is treated as a draw from that time.
 
     Raises:
-        ValueError: if x is no finite float batch, the batch sizes differ, the denoiser is in training mode, or a number
-            is out of range.
-        ArithmeticError: if the tolerance cannot be kept within ``max_evaluations``, or the denoiser's answer is NaN.
+        ValueError: if x is not a finite float batch, the batch sizes differ, the denoiser is in training mode, or a
+            number is out of range.
+        ArithmeticError: if the tolerance cannot be kept within ``max_evaluations``, or the denoiser returns NaN or
+            infinity.
     """
     check_batch("adaptive_sde", denoiser, x, condition)
     check_counts("adaptive_sde", max_evaluations=max_evaluations)
@@ -232,7 +234,7 @@ def adaptive_sde(
 
 
 class _Brownian:
-    """Increments of one Brownian path, where an increment may be given back and asked for again in parts."""
+    """Increments of one Brownian path; an increment can be returned, and then be drawn again in parts."""
 
     def __init__(self, like: Tensor, generator: torch.Generator | None) -> None:
         self.like, self.generator = like, generator
@@ -240,7 +242,7 @@ class _Brownian:
         self.taken: list[tuple[float, Tensor]] = []  # what the last increment is the sum of
 
     def increment(self, h: float) -> Tensor:
-        """W(now + h) - W(now); now moves on by h."""
+        """W(now + h) - W(now), where ``now`` is the current place on the path; it moves on by h."""
         self.taken, left = [], h
         while self.known and left > 0:
             length, dW = self.known.pop()
@@ -256,7 +258,7 @@ class _Brownian:
         return sum((dW for _, dW in self.taken), torch.zeros_like(self.like))
 
     def give_back(self) -> None:
-        """The step was rejected: now moves back to where it began, and each piece is known as it was."""
+        """The step was rejected: ``now`` moves back to its start, and the pieces drawn for it are kept for later."""
         self.known += reversed(self.taken)
 
 
@@ -273,7 +275,10 @@ def _times_between(schedule: NoiseSchedule, start: float) -> TimeOf:
 def _end(who: str, schedule: NoiseSchedule, x: Tensor, sigma_min: float | None, atol: float, rtol: float) -> Tensor:
     """The time at which the noise-to-signal ratio is ``sigma_min``, () float64."""
     if x.is_meta:
-        raise ValueError(f"{who} got x on the device meta, which holds no numbers; its steps depend on numbers.")
+        raise ValueError(
+            f"{who} got x on the device meta, which holds no values; its steps depend on them: "
+            "give x on the CPU or a GPU."
+        )
     if (
         sigma_min is None
         or not is_real(atol, rtol, sigma_min)

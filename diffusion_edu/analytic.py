@@ -1,4 +1,4 @@
-r"""Exact denoisers: distributions whose every question has an answer in closed form.
+r"""Exact denoisers: distributions for which every question has a closed-form answer.
 
 Notebooks: all of Part I; a learnt network is always set beside one of these.
 
@@ -52,8 +52,9 @@ class GaussianMixture:
         labels: (K,) integers, the class that each component belongs to; None if there are no classes.
 
     Raises:
-        ValueError: if the shapes do not fit, a weight or std is negative, or the weights are all 0.
-        TypeError: if weights, means, stds or labels are no tensors, or not of floats on one device.
+        ValueError: if the shapes do not fit, a weight or std is negative, the weights are all 0, a number is not
+            finite, or the labels are not whole numbers.
+        TypeError: if weights, means and stds are not float tensors on one device, or labels is not a tensor.
     """
 
     weights: Tensor
@@ -146,14 +147,17 @@ class GaussianMixture:
             (..., K).
         """
         if x.ndim < 1 or x.shape[-1] != self.dim:
-            raise ValueError(f"a mixture in {self.dim} dimensions was asked about x of shape {tuple(x.shape)}.")
+            raise ValueError(
+                f"a mixture in {self.dim} dimensions was asked about x of shape {tuple(x.shape)}; give x of shape "
+                f"(..., {self.dim})."
+            )
         stds = self.stds.expand_as(self.means)
         z = (x.unsqueeze(-2) - self.means) / stds
         log_normal = -0.5 * (z**2).sum(-1) - torch.log(stds).sum(-1) - self.dim / 2 * math.log(2 * math.pi)
         return torch.log(self.weights) + log_normal
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log-density in nats. x: (..., D); returns (...,). A component with std 0 has none: ask a ``marginal``."""
+        """log-density in nats. x: (..., D); returns (...,). With a std of 0 there is none: ask a ``marginal``."""
         return torch.logsumexp(self.component_log_prob(x), -1)
 
     def responsibilities(self, x: Tensor) -> Tensor:
@@ -172,7 +176,7 @@ class GaussianMixture:
         """The mixture of one class's components alone, p(x | label).
 
         Raises:
-            ValueError: if the mixture has no labels, or none is ``label``.
+            ValueError: if the mixture has no labels, or no component has this one.
         """
         if self.labels is None or not bool((self.labels == label).any()):
             known = "none" if self.labels is None else sorted(set(self.labels.tolist()))
@@ -195,7 +199,7 @@ class GaussianMixture:
 
     @staticmethod
     def _derived(weights: Tensor, means: Tensor, stds: Tensor, labels: Tensor | None) -> GaussianMixture:
-        """Of parts that were checked when the mixture was made: no sampler is to wait for a device here."""
+        """A mixture of parts that have been checked before; to check them again would make a sampler wait for a GPU."""
         new = object.__new__(GaussianMixture)
         for name, part in (("weights", weights), ("means", means), ("stds", stds), ("labels", labels)):
             object.__setattr__(new, name, part)
@@ -212,7 +216,7 @@ class GaussianMixture:
 
 @dataclass(frozen=True)
 class MixtureDenoiser:
-    """E[x_0 | x_t] for data from a mixture, in closed form: what a network can at best learn.
+    """E[x_0 | x_t] for data from a mixture, in closed form: the best that a network can learn.
 
     Args:
         mixture: q(x_0), in D dimensions.
@@ -234,15 +238,16 @@ class MixtureDenoiser:
             (B, ...).
 
         Raises:
-            ValueError: if an example has not D numbers, there is not one label each, or a label was given for a
-                mixture without.
+            ValueError: if an example does not have D numbers, there is not one label per example, a label is given to
+                a mixture that has none or not this one, or t is 0 and a component is a point.
         """
         check_alike("MixtureDenoiser", x_t=x_t)
         _sees_noise("MixtureDenoiser", self.mixture, t)
         x = x_t.flatten(1)
         if x.shape[1] != self.mixture.dim:
             raise ValueError(
-                f"a mixture in {self.mixture.dim} dimensions was asked about x_t of shape {tuple(x_t.shape)}."
+                f"a mixture in {self.mixture.dim} dimensions was asked about x_t of shape {tuple(x_t.shape)}; give "
+                f"{self.mixture.dim} numbers per example."
             )
         mixture = self.mixture.to(x)
         alpha, _ = self.schedule.scales(t, like=x)
@@ -256,7 +261,7 @@ class MixtureDenoiser:
             if wrong_class.device.type == "cpu" and bool(wrong_class.all(-1).any()):
                 unknown, known = condition[wrong_class.all(-1)][0].item(), sorted(set(mixture.labels.tolist()))
                 raise ValueError(
-                    f"a mixture was asked for the class {unknown}; its classes are {known}, and -1 for none."
+                    f"a mixture was asked for the class {unknown}; its classes are {known}, and -1 stands for no label."
                 )
             log_prob = log_prob.masked_fill(wrong_class, -math.inf)
         responsibility = torch.softmax(log_prob, -1).unsqueeze(-1)
@@ -269,7 +274,7 @@ class MixtureDenoiser:
 
 @dataclass(frozen=True)
 class MixtureClassifier:
-    """log p(y | x_t) for data from a mixture with classes: what a classifier of noisy data can at best learn.
+    """log p(y | x_t) for data from a mixture with classes: the best that a classifier of noisy data can learn.
 
     Args:
         mixture: q(x_0), in D dimensions, with labels 0 ... C - 1.
@@ -286,7 +291,10 @@ class MixtureClassifier:
     def __post_init__(self) -> None:
         labels = self.mixture.labels
         if labels is None or int(labels.min()) < 0:
-            raise ValueError("a classifier was asked of a mixture without classes; give it labels 0, 1, ..., one each.")
+            raise ValueError(
+                "a classifier was asked of a mixture without classes, or with a negative one; give "
+                "it labels 0, 1, ..., one per component."
+            )
         object.__setattr__(self, "num_classes", int(labels.max()) + 1)
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -354,7 +362,7 @@ class EmpiricalDenoiser:
 
     It minimises the training loss on a finite set, and sampling with it returns training examples and nothing else: a
     network generalises by failing to learn it. The softmax runs over chunks of the examples with a running maximum, so
-    that the memory is ``chunk`` times B or the numbers of an example, whichever is more, whatever N is.
+    that, whatever N is, the memory it needs is ``chunk`` times the larger of B and the number of entries in an example.
 
     Args:
         examples: (N, ...), floats in the model's range, or uint8 pictures, which are scaled to [-1, 1] chunk by chunk.
@@ -363,7 +371,7 @@ class EmpiricalDenoiser:
         chunk: examples at a time, >= 1.
 
     Raises:
-        ValueError: if there are no examples, NaN among them, or not one label each.
+        ValueError: if there are no examples, some are NaN or infinite, or there is not one label per example.
         TypeError: if the examples are neither floats nor uint8.
     """
 
@@ -380,7 +388,7 @@ class EmpiricalDenoiser:
             check_tensors("EmpiricalDenoiser", labels=self.labels)
         if examples.ndim < 2 or len(examples) == 0:
             raise ValueError(
-                f"EmpiricalDenoiser got examples of shape {tuple(examples.shape)}; give (N, ...), at least 1 of each."
+                f"EmpiricalDenoiser got examples of shape {tuple(examples.shape)}; give (N, ...), at least 1 example."
             )
         if not examples.is_floating_point() and examples.dtype != torch.uint8:
             raise TypeError(f"EmpiricalDenoiser got examples of type {examples.dtype}; give floats, or uint8 pictures.")
@@ -389,7 +397,8 @@ class EmpiricalDenoiser:
             raise ValueError("EmpiricalDenoiser got examples that are NaN or infinite; clean the data first.")
         if self.labels is not None and self.labels.shape != self.examples.shape[:1]:
             raise ValueError(
-                f"EmpiricalDenoiser got {len(self.examples)} examples and labels of shape {tuple(self.labels.shape)}."
+                f"EmpiricalDenoiser got {len(self.examples)} examples and labels of shape {tuple(self.labels.shape)}; "
+                "give one label per example, (N,)."
             )
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -430,7 +439,7 @@ class EmpiricalDenoiser:
         for k in range(0, len(self.examples), self.chunk):
             x_n = self._floats(self.examples[k : k + self.chunk]).flatten(1)
             x_n = onto(x.device, x_n, x.dtype)
-            logits = (alpha * (x @ x_n.T) - alpha**2 * (x_n**2).sum(1) / 2) / sigma**2  # + a term without n
+            logits = (alpha * (x @ x_n.T) - alpha**2 * (x_n**2).sum(1) / 2) / sigma**2  # + a term free of n
             if condition is not None and self.labels is not None:
                 label = onto(condition.device, self.labels[k : k + self.chunk])
                 other = (condition[:, None] >= 0) & (condition[:, None] != label)
@@ -445,7 +454,7 @@ class EmpiricalDenoiser:
         if total.device.type == "cpu" and condition is not None and not bool(total.all()):
             unknown = condition[total[:, 0] == 0][0].item()
             raise ValueError(
-                f"EmpiricalDenoiser was asked for the label {unknown}, which no example has; -1 is for none."
+                f"EmpiricalDenoiser was asked for the label {unknown}, which no example has; -1 stands for no label."
             )
         return (mean / total).to(x_t.dtype).reshape(x_t.shape)
 

@@ -494,7 +494,9 @@ def truth(answer: object) -> bool | None:
 
 
 # what a learner is told if the test answers anything but True or False
-NO_VERDICT = "a test answers True for honest or False: reduce a comparison of many numbers to one value with bool(... .all())"
+NO_VERDICT = (
+    "a test answers True for honest or False: reduce a comparison of many numbers to one value with bool(... .all())"
+)
 
 
 def doubted(test: Callable[[str], object], names: Iterable[str]) -> list[str] | None:

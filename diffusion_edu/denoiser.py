@@ -10,7 +10,7 @@ the same answer in other units:
 
     eps_hat  = (x_t - alpha x_0_hat) / sigma
     score    = -eps_hat / sigma = grad log q(x_t)         (Tweedie; notebook 11)
-    velocity = alpha' x_0_hat + sigma' eps_hat            (notebooks 12 and 15)
+    velocity = alpha' x_0_hat + sigma' eps_hat            (alpha', sigma': d / dt; notebooks 12 and 15)
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class State:
     Args:
         t: the time, () float64 on the CPU, from 1 down to 0.
         x: x_t, (B, ...).
-        x_0_hat: what the denoiser said on the way here, (B, ...); None where it was not asked yet.
+        x_0_hat: the denoiser's answer in the step that led here, (B, ...); None if it has not been asked yet.
         previous: the state before this one; it keeps no history of its own.
     """
 
@@ -91,7 +91,7 @@ class State:
 
 
 def forget(state: State | None) -> State | None:
-    """A state without the one before it: what the next one remembers. None stays None."""
+    """The state without its ``previous``: this much of it the next state keeps. None stays None."""
     return None if state is None else replace(state, previous=None)
 
 
@@ -107,8 +107,8 @@ def time_at_angle(schedule: NoiseSchedule, angle: Tensor) -> Tensor:
     """The t in [0, 1] at which the noise level is this angle: the inverse of ``angle``.
 
     Args:
-        schedule: whose time is wanted.
-        angle: any shape, in [0, 1]; above that of t = 1 the answer is 1.
+        schedule: the schedule that the time is for.
+        angle: any shape, in [0, 1]; for an angle above that of t = 1 the answer is 1.
 
     Returns:
         t, shape of ``angle``.
@@ -128,7 +128,7 @@ class DiffusionModel(nn.Module):
 
     Raises:
         ValueError: if the output says nothing about x_0 at t = 1 (eps or the score where alpha(1) = 0).
-        TypeError: if the parts are of other kinds.
+        TypeError: if the network, the schedule or the parameterisation is something else.
     """
 
     def __init__(
@@ -144,12 +144,12 @@ class DiffusionModel(nn.Module):
             if not isinstance(part, kind) or (name == "network" and isinstance(part, NoiseSchedule)):
                 raise TypeError(
                     f"DiffusionModel got {name} = {said(part)}; it needs a network, a schedule such as "
-                    "CosineSchedule(), and a row such as V or edm()."
+                    "CosineSchedule(), and a parameterization such as V or edm()."
                 )
         end = torch.ones((), dtype=torch.float64)
         (a, b), alpha, sigma = parameterization.row(schedule, end), schedule.alpha(end), schedule.sigma(end)
         D = parameterization.determinant(schedule, end) / (torch.hypot(a, b) * torch.hypot(alpha, sigma))
-        if not D.is_meta and abs(float(D)) < 1e-8:  # D: the sine of the angle between what is said and what is seen
+        if not D.is_meta and abs(float(D)) < 1e-8:  # D: sine of the angle from (a, b) to (alpha, sigma)
             left = f"/ sigma(1) = {float(alpha / sigma):.1g}" if alpha > 0 else "= 0"
             raise ValueError(
                 f"a network that predicts {parameterization.name} under {type(schedule).__name__} cannot say what "
@@ -186,12 +186,13 @@ class DiffusionModel(nn.Module):
 class LearntVarianceModel(DiffusionModel):
     r"""A model whose network also says how wide the reverse step is (Nichol & Dhariwal 2021, eq. 15).
 
-    The network's axis of features is twice as wide, (B, 2C, ...): o and u, with v = (u + 1) / 2 and
+    The network answers with twice as many channels, (B, 2C, ...): o and u, with v = (u + 1) / 2 and
 
         std^2 = exp(v log beta + (1 - v) log beta-tilde)
 
-    for the step t -> s, so that u = -1 is beta-tilde and u = 1 is beta. Sampling and the bound take it by
-    ``std=learnt_std``; trained with ``loss.hybrid_loss``. To every other part it is an ordinary denoiser.
+    for the step t -> s, where beta is ``transition_std`` squared and beta-tilde is ``posterior_std`` squared: u = 1
+    gives beta and u = -1 gives beta-tilde. Samplers and the bound use it with ``std=learnt_std``; train it with
+    ``loss.hybrid_loss``. To everything else it is an ordinary denoiser.
     """
 
     def output(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -205,7 +206,7 @@ class LearntVarianceModel(DiffusionModel):
 
         Args:
             x_t: (B, C, ...).
-            s, t: () or (B,), 0 < s < t; at s = 0 the standard deviation is 0.
+            s, t: () or (B,), 0 <= s < t; at s = 0 the standard deviation is 0.
             condition: (B,) or None.
 
         Returns:
@@ -215,9 +216,8 @@ class LearntVarianceModel(DiffusionModel):
         low = expand(torch.log(posterior_std(self.schedule, s, t)), u)
         high = expand(torch.log(transition_std(self.schedule, s, t)), u)
         v = (u + 1) / 2
-        return self.parameterization.x_0(self.schedule, o, x_t, t), torch.exp(low + v * (high - low)).nan_to_num(
-            nan=0.0
-        )
+        std = torch.exp(low + v * (high - low))
+        return self.parameterization.x_0(self.schedule, o, x_t, t), torch.where(low.isneginf(), 0, std)  # 0 at s = 0
 
     def _outputs(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         both = super().output(x_t, t, condition)
@@ -232,14 +232,16 @@ class LearntVarianceModel(DiffusionModel):
 
 
 def learnt_std(schedule: NoiseSchedule, s: Tensor, t: Tensor) -> Tensor:
-    """The name to pass as ``std`` for the width that a ``LearntVarianceModel`` says itself; not computed from (s, t)
-    alone.
+    """Pass this function as ``std`` to use the standard deviation that a ``LearntVarianceModel`` predicts.
+
+    That one depends on x_t and not on (s, t) alone, so samplers and bounds recognise this function and do not call it.
 
     Raises:
-        TypeError: always, where it is called: shapes and values depend on x_t, so only steps and bounds can use it.
+        TypeError: whenever it is called, that is, with a denoiser that predicts no standard deviation.
     """
     raise TypeError(
-        "learnt_std was used with a denoiser that says no width of its own; use it with a LearntVarianceModel."
+        "learnt_std was used with a denoiser that predicts no standard deviation; give a LearntVarianceModel, or "
+        "another std, such as posterior_std."
     )
 
 
@@ -254,9 +256,11 @@ def denoise_with_std(
     """x_0_hat, and the standard deviation of the reverse step t -> s by a rule or as learnt.
 
     Args:
+        denoiser: the one that is asked.
         std: (schedule, s, t) -> shape of t, or ``learnt_std``.
         x_t: (B, ...).
-        s, t: () or (B,), s < t.
+        s, t: () or (B,), 0 <= s < t.
+        condition: (B,) labels or None.
 
     Returns:
         x_0_hat, shape of x_t, and a standard deviation that broadcasts to it.
@@ -320,9 +324,9 @@ def velocity_in_angle(
 
         d angle / dt = (2 / pi) (sigma' alpha - alpha' sigma) / (alpha^2 + sigma^2)
 
-    The path through x is the same; only the speed along it changes. It is worth the change for a solver that looks for
-    smoothness: a table of betas has a corner in t at each of its nodes, and sigma' is infinite at t = 0. In the angle
-    neither is left, because both factors have it and it cancels.
+    The path through x is the same; only the speed along it changes. The change pays for a solver that relies on
+    smoothness: a table of betas has a corner in t at each of its nodes, and sigma' may be infinite at t = 0. In the
+    angle neither is left, because numerator and denominator share them and they cancel.
 
     Arguments and shapes as for ``eps``; returns two tensors of the shape of x_t.
     """
@@ -341,14 +345,15 @@ def check_batch(who: str, denoiser: Denoiser, x: Tensor, condition: Tensor | Non
     """Checks at the door of whatever walks a batch through time: sampler, solver, likelihood.
 
     Args:
-        who: the one that was called, for the sentence.
+        who: the name of the caller, for the error message.
         denoiser: must have a schedule; a network must be in eval mode.
         x: must be a finite float batch (B, ...), B >= 1.
         condition: must have one label for each example, (B,), or be None.
 
     Raises:
-        ValueError: if something is not as it must be.
-        TypeError: if the denoiser has no schedule, or x or the condition is no tensor.
+        ValueError: if x is not a finite float batch, there is not one label per example, or the denoiser is in
+            training mode.
+        TypeError: if the denoiser has no schedule, or x or the condition is not a tensor.
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"{who} got x = {said(x)}; it needs a float batch (B, ...): prior(schedule, shape) makes one.")
@@ -369,8 +374,8 @@ def check_batch(who: str, denoiser: Denoiser, x: Tensor, condition: Tensor | Non
         )
     if not hasattr(denoiser, "schedule"):
         raise TypeError(
-            f"{who} got {type(denoiser).__name__} for a denoiser, which has no schedule; a network becomes one by "
-            "DiffusionModel(network, schedule, V)."
+            f"{who} got a denoiser of type {type(denoiser).__name__}, which has no schedule; make a network a denoiser "
+            "with DiffusionModel(network, schedule, V)."
         )
     if getattr(denoiser, "training", False):
         raise ValueError(
@@ -380,7 +385,7 @@ def check_batch(who: str, denoiser: Denoiser, x: Tensor, condition: Tensor | Non
 
 @dataclass(frozen=True)
 class Around:
-    """What every denoiser around a denoiser has: the schedule of the one within, and whether that one is training.
+    """What every wrapper of a denoiser shares: the inner one's schedule, and whether the inner one is in training mode.
 
     Args:
         denoiser: the one that is asked.
@@ -425,15 +430,17 @@ class Treated(Around):
         treated = self.treatment(x_0_hat)
         if treated.shape != x_0_hat.shape:
             raise ValueError(
-                f"a treatment of x_0_hat, {tuple(x_0_hat.shape)}, returned {tuple(treated.shape)}; it must keep the "
-                "shape."
+                f"a treatment of x_0_hat, of shape {tuple(x_0_hat.shape)}, returned the shape {tuple(treated.shape)}; "
+                "it must keep the shape."
             )
         return treated
 
     def denoise_with_std(
         self, x_t: Tensor, s: Tensor, t: Tensor, condition: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The treated answer, and the width that the denoiser within has learnt. As ``LearntVarianceModel`` has it.
+        """The treated answer, and the standard deviation that the inner denoiser predicts.
+
+        Arguments and shapes as for ``LearntVarianceModel.denoise_with_std``.
 
         Raises:
             ValueError: if the treatment gives another shape.
@@ -444,13 +451,14 @@ class Treated(Around):
 
 
 def clip_x_0(x_0_hat: Tensor) -> Tensor:
-    """Into [-1, 1], the range of pictures (Ho et al. 2020's code). Any shape. Not for latents or points."""
+    """Clip into [-1, 1], the range of pictures (the code of Ho et al. 2020). Any shape. Not for latents or points."""
     return x_0_hat.clamp(-1, 1)
 
 
 def dynamic_threshold(quantile: float = 0.995) -> Callable[[Tensor], Tensor]:
-    """Clip each example at a quantile of its own magnitudes, and scale back into [-1, 1] (Saharia et al. 2022, section
-    2.3).
+    """Clip each example at a quantile of its own magnitudes, but at 1 at least, and scale back into [-1, 1].
+
+    (Saharia et al. 2022, section 2.3.)
 
     Args:
         quantile: in (0, 1].

@@ -110,10 +110,13 @@ def check_input(who: str, x: Tensor, shape: tuple[int | str, ...], weight: Tenso
     )
     if not fits:
         raise ValueError(
-            f"{who} got {name} of shape {tuple(x.shape)}; give ({', '.join(map(str, shape))}), with no side of 0."
+            f"{who} got {name} of shape {tuple(x.shape)}; it was built for ({', '.join(map(str, shape))}), and takes "
+            "no side of 0."
         )
     if x.device != weight.device:
-        raise ValueError(f"{who} got {name} on {x.device}, and its weights are on {weight.device}; move one to the other.")
+        raise ValueError(
+            f"{who} got {name} on {x.device}, and its weights are on {weight.device}; move one to the other."
+        )
     if not x.is_floating_point() or (x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type)):
         raise TypeError(
             f"{who} got {name} of type {x.dtype}, and its weights are {weight.dtype}; give {name}.to({weight.dtype})"

@@ -33,7 +33,8 @@ class Normal:
         std: standard deviation (not the variance), >= 0, of a shape that broadcasts to that of ``mean``. 0 is a point.
 
     Raises:
-        ValueError: if ``std`` does not broadcast to the shape of ``mean``, or is negative (read on the CPU only).
+        ValueError: if ``std`` does not broadcast to the shape of ``mean``, is on another device, or is negative (read
+            on the CPU only).
         TypeError: if one of them is not a float tensor.
     """
 
@@ -82,15 +83,15 @@ class Normal:
         return torch.where(self.std == 0, of_a_point, log_prob)
 
     def kl(self, other: Normal) -> Tensor:
-        """KL(self || other) of each element, in nats, of the common shape.
+        """KL(self || other) of each element, in nats, of the shape to which the two means broadcast.
 
-        From a point to the same point it is 0; from anything to another point, or from a point to a
-        density, it is +inf: one of the two gives no mass to what the other is sure of.
+        From a point to the same point it is 0. From a density or another point to a point, or from a point to a
+        density, it is +inf: one of the two gives probability 0 to a set that has probability 1 under the other.
         """
         _broadcasts("Normal.kl", mean=self.mean, other_mean=other.mean)
         shift = (self.mean - other.mean) ** 2
         v = (self.std / other.std) ** 2
-        kl = (v - 1 - torch.log(v)) / 2 + shift / (2 * other.variance)  # two near ones differ in digits that this keeps
+        kl = (v - 1 - torch.log(v)) / 2 + shift / (2 * other.variance)  # keeps its digits if the two are close
         same_point = (self.std == 0) & (other.std == 0) & (shift == 0)
         any_point = (self.std == 0) | (other.std == 0)
         return torch.where(same_point, 0.0, torch.where(any_point, math.inf, kl))
@@ -114,7 +115,8 @@ def noise_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """
     if not x.is_floating_point():
         raise TypeError(
-            f"noise was asked for data of type {x.dtype}; it is drawn in floats: make the data floats first."
+            f"noise was asked for, to match data of type {x.dtype}; noise is drawn in floats: convert the data "
+            "to floats first."
         )
     check_generator("a draw of noise", generator)
     where = x.device if generator is None or x.is_meta else generator.device
@@ -162,7 +164,7 @@ def bits_per_dim(nats: Tensor, dims: int, scale: float = 1.0) -> Tensor:
 
     The second term is the one that everyone forgets. A density is per unit of x. If x was scaled by ``scale`` from
     the units in which a bin has width 1 (8-bit data on [-1, 1]: scale = 1 / 127.5), the density in the original
-    units is ``scale`` times the density in x, and a *density's* figure gains log2(127.5) = 6.99 bits.
+    units is ``scale`` times the density in x, so that a *density's* bits per dimension grow by log2(127.5) = 6.99.
     A *probability* (``discretized_log_prob``) has no units, and takes scale = 1.
 
     Args:

@@ -1,4 +1,4 @@
-r"""Guidance: a denoiser in, a denoiser out, and the samples lean towards what was asked.
+r"""Guidance: a denoiser in, a denoiser out, and the samples lean towards what was asked for.
 
 Notebook: ``10_guidance``.
 
@@ -6,7 +6,7 @@ Bayes' rule splits the score of one class into the score of all data and the gra
 
     grad log q(x_t | y) = grad log q(x_t) + grad log p(y | x_t)
 
-and with score = (alpha x_0_hat - x_t) / sigma^2 the same sentence about x_0_hat is
+and with score = (alpha x_0_hat - x_t) / sigma^2 the same statement about x_0_hat is
 
     E[x_0 | x_t, y] = E[x_0 | x_t] + sigma^2 / alpha grad log p(y | x_t)
 
@@ -19,12 +19,13 @@ and without one, from a denoiser that answers with a label and without (Ho & Sal
 
     x_0_hat = E[x_0 | x_t] + w (E[x_0 | x_t, y] - E[x_0 | x_t])
 
-w = 0 forgets y, w = 1 is Bayes' rule. Above 1 the field at each t is the score of q(x_t) p(y | x_t)^w, a density that
-is sharper about y. These densities are in general *not* the noised versions of one density of data, so that no sampler
-of them is exact: q(x_0) p(y | x_0)^w with noise added is something else. A useful rule, then, and no posterior.
+w = 0 ignores y, w = 1 is Bayes' rule. Above 1 the field at each t is the score of q(x_t) p(y | x_t)^w, a density that
+is sharper about y. These densities are in general *not* the noised versions of one data density, so no sampler that
+follows the field is exact: q(x_0) p(y | x_0)^w with noise added is something else. Guidance is a useful rule, then, but
+not a posterior.
 
-A wrapper is a denoiser, so each sampler and each likelihood takes it. An example without a label (negative) is not
-guided.
+A wrapper is a denoiser, so each sampler and each likelihood takes it. A negative label stands for none, and such an
+example is not guided.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class ClassifierGuidance(Around):
         interval: (low, high]: the times t at which to guide; elsewhere the scale is 0.
 
     Raises:
-        ValueError: if the scale is not finite or the interval is no part of [0, 1].
+        ValueError: if the scale is not finite, or the interval is not a pair (low, high) with 0 <= low < high <= 1.
     """
 
     classifier: NoiseClassifier
@@ -127,7 +128,7 @@ class ClassifierGuidance(Around):
         if isinstance(w, float) and w == 0:
             return x_0_hat
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        if not isinstance(w, float):  # of an example outside the interval nothing is asked
+        if not isinstance(w, float):  # outside the interval alpha does not matter
             alpha = torch.where(onto(alpha.device, w == 0), torch.ones_like(alpha), alpha)
         if alpha.device.type == "cpu" and bool((alpha == 0).any()):
             raise ValueError(
@@ -174,11 +175,11 @@ class ClassifierFreeGuidance(Around):
     Args:
         denoiser: the one that is guided; it answers with and without labels.
         scale: w; 0 is unconditional, 1 is the denoiser's own answer to the label.
-        null: the label that guidance leads away from: none, or another class ("negative prompt").
+        null: the label that guidance leads away from: -1 for none, or another class ("negative prompt").
         interval: (low, high]: the times t at which to guide; elsewhere the scale is 1.
 
     Raises:
-        ValueError: if the scale is not finite or the interval is no part of [0, 1].
+        ValueError: if the scale is not finite, or the interval is not a pair (low, high) with 0 <= low < high <= 1.
     """
 
     scale: float
@@ -219,17 +220,17 @@ class ClassifierFreeGuidance(Around):
 class Inpainting(Around):
     r"""A denoiser that knows part of x_0: fill in the rest.
 
-    *Replacement* (scale = 0; Song et al. 2021, appendix I.2). Where x_0 is known, x_0_hat is that. Under
-    ``ancestral()`` the known part of x_t then walks along q(x_s | x_t, x_0), exactly. The unknown part hears of it only
-    through the denoiser, which takes x_t for a draw from all data: it harmonises with what the known part *looks* like
-    at t, not with what it *is*, and is biased (Trippe et al. 2023, "Diffusion probabilistic modeling of protein
-    backbones"; Ho et al. 2022, below). Going back up and trying again lessens it: ``sampler.resampled`` (RePaint:
+    *Replacement* (scale = 0; Song et al. 2021, appendix I.2). Where x_0 is known, x_0_hat is set to it. Under
+    ``ancestral()`` the known part of x_t then follows q(x_s | x_t, x_0) exactly. The unknown part learns of the known
+    one only through the denoiser, which treats x_t as a draw from all data: the unknown part fits what the known part
+    *looks* like at t, not what it *is*, and is biased (Trippe et al. 2023, "Diffusion probabilistic modeling of protein
+    backbones"; Ho et al. 2022, below). Going back up and trying again reduces the bias: ``sampler.resampled`` (RePaint:
     Lugmayr et al. 2022, algorithm 1).
 
     *Reconstruction guidance* (scale = w > 0; Ho et al. 2022, "Video diffusion models", section 3.1). Bayes' rule with
-    p(known | x_t) taken for a Gaussian of variance sigma^2 / alpha^2 about x_0_hat: the unknown part also gets
+    p(known | x_t) approximated by a Gaussian of variance sigma^2 / alpha^2 about x_0_hat: to the unknown part it adds
 
-        - w alpha / 2 grad |known - x_0_hat|^2,     the sum and the gradient over the known and the unknown part
+        - w alpha / 2 grad |known - x_0_hat|^2,     summed over the known part, with the gradient in the unknown part
 
     Args:
         denoiser: the one that is asked.
@@ -238,8 +239,8 @@ class Inpainting(Around):
         scale: w, >= 0; above 0 each call costs a backward pass.
 
     Raises:
-        ValueError: if the mask is not of bools, the scale is negative, or what is known is not finite.
-        TypeError: if what is known is no float tensor.
+        ValueError: if the mask is not a bool tensor, the scale is negative or not finite, or ``known`` is not finite.
+        TypeError: if ``known`` is not a float tensor.
     """
 
     known: Tensor
@@ -283,7 +284,7 @@ class Inpainting(Around):
 
 
 class NoisyClassifier(nn.Module):
-    """A learnt p(y | x_t): a network that is told the noise level, and the schedule of the noise.
+    """A learnt p(y | x_t): the schedule of the noise, and a network that is told the noise level.
 
     Trained like a denoiser, by the same loop: ``Trainer(NoisyClassifier(LevelClassifier(), schedule), data,
     classifier_loss).run().ema``. For points the network is ``ResidualMLP(D, out_dim=classes)``.
@@ -337,14 +338,14 @@ def classifier_loss(
 ) -> Tensor:
     """-log p(y | x_t) of the right label, in nats: what the trainer minimises for a classifier of noisy data.
 
-    Its minimum over all functions is the exact p(y | x_t), whatever the times' distribution. At t = 1 it is the labels'
-    entropy: noise has no class.
+    Its minimiser over all functions is the exact p(y | x_t), whatever the distribution of the times. Where alpha(t) = 0
+    the least loss is the entropy of the labels: noise has no class.
 
     Args:
         model: the classifier.
         x_0: clean data, (B, ...).
         t: times in (0, 1], () or (B,).
-        condition: (B,) labels; a negative one, hidden, counts as a loss of 0.
+        condition: (B,) labels; a negative label stands for none, and its loss is 0.
         eps: the noise, shape of x_0; drawn from ``generator`` if None.
         generator: source of the noise.
 
@@ -370,7 +371,7 @@ def noisy_digit_classifier() -> NoisyClassifier:
 
         guided = ClassifierGuidance(model, noisy_digit_classifier(), 2.0, interval=(0, 0.99))
 
-    To judge the samples take another classifier: ``metrics.digit_classifier``, which never saw noise.
+    To judge the samples, use another classifier: ``metrics.digit_classifier``, which has never seen noise.
     """
     return with_shipped_weights(NoisyClassifier(LevelClassifier(), CosineSchedule()), "noisy_digit_classifier")
 
@@ -390,7 +391,7 @@ def noisy_digit_classifier_card() -> dict[str, Any]:
     """How the shipped classifier of noisy digits was made and how good it is.
 
     ``t``, ``test_accuracy`` and ``test_nats`` are lists of one length: at each noise level the share of the 1000 test
-    digits that it names rightly, and the mean of -log p of the right label. ``chance_accuracy`` and ``chance_nats`` are
+    digits that it gets right, and the mean of -log p of the right label. ``chance_accuracy`` and ``chance_nats`` are
     those of an answer that does not look at the picture.
     """
     return shipped_card("noisy_digit_classifier")
@@ -415,10 +416,11 @@ def _labels(who: str, x_t: Tensor, condition: Tensor | None) -> Tensor:
     if condition is not None:
         check_tensors(who, "a tensor (B,) of whole numbers", condition=condition)
     if condition is None or condition.shape != x_t.shape[:1] or not are_labels(condition):
-        given = "none" if condition is None else f"labels of shape {tuple(condition.shape)} and type {condition.dtype}"
+        given = (
+            "no labels" if condition is None else f"labels of shape {tuple(condition.shape)} and type {condition.dtype}"
+        )
         raise ValueError(
-            f"{who} got {len(x_t)} examples and {given}; there is nothing to lead towards without one integer label "
-            "per example: pass condition, (B,)."
+            f"{who} got {len(x_t)} examples and {given}; it needs one integer label per example: pass condition, (B,)."
         )
     return condition.long()
 

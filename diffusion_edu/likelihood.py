@@ -1,6 +1,6 @@
 r"""How likely are data under a model, in nats: the variational bound term by term, and the ODE's likelihood.
 
-Notebook: ``04_elbo`` derives the bound; Ho et al. 2020, eq. 5; for any schedule Kingma et al. 2021, section 4.
+Notebook: ``04_elbo`` derives the bound (Ho et al. 2020, eq. 5; for any schedule: Kingma et al. 2021, section 4).
 
 For times 1 = t_N > ... > t_1 > 0 the bound on -log p(x_0) has three kinds of terms:
 
@@ -8,26 +8,28 @@ For times 1 = t_N > ... > t_1 > 0 the bound on -log p(x_0) has three kinds of te
     diffusion        sum over steps t -> s > 0 of E KL(q(x_s | x_t, x_0) || p(x_s | x_t))   DDPM's L_{t-1}
     reconstruction   -E log p(x_0 | x_{t_1})                                                DDPM's L_0
 
-Both Gaussians of a diffusion term have means that differ by alpha_s (1 - r) (x_0 - x_0_hat), r = SNR(t) / SNR(s), so
+The means of a diffusion term's two Gaussians differ by alpha_s (1 - r) (x_0 - x_0_hat), r = SNR(t) / SNR(s), so
 with v = (posterior variance) / (the model's variance)
 
     KL = (v - 1 - log v) / 2 + alpha_s^2 (1 - r)^2 |x_0 - x_0_hat|^2 / (2 std^2)
 
 per number. With the posterior's own variance, v = 1 and it is (SNR(s) - SNR(t)) / 2 |x_0 - x_0_hat|^2.
 
-Averaged over the data the sum bounds the exact negative log-likelihood from above; for a single x it need not. With
-the variance beta the gap closes as 1/T. With beta-tilde on equal steps down to 0 it does not close, because
-SNR(s)/SNR(t) stays k/(k-1) near t = 0, however small the steps; on steps that are equal in log-SNR from a fixed t_1 it
-closes again.
+Averaged over the data, the sum is at least the average of -log q(x_0), with q the data's own density; for a single x_0
+it may be less. For an exact denoiser on T steps, the gap closes as 1/T if the model's variance is that of q(x_t | x_s)
+(``transition_std``, DDPM's beta). With the posterior's variance (``posterior_std``, beta-tilde) on equal steps down to
+0 it does not close, because SNR(s)/SNR(t) stays k/(k-1) near t = 0, however small the steps; on steps that are equal in
+log-SNR from a fixed t_1 it closes again.
 
 *The ODE's likelihood* (notebook ``12_sdes``; Song et al. 2021, eq. 39; Chen et al. 2018). The probability-flow ODE
 dx/dt = v(x, t) carries x_0 to x_1 one to one, and along its path the density changes by the flow's divergence:
 
     d log p(x_t) / dt = -div v       =>       log p_0(x_0) = log p_1(x_1) + integral over t in [0, 1] of div v dt
 
-so the density at 0 needs one at t = 1: what the sampler draws from. div v is the trace of dv/dx, D backward passes;
-or z . (dv/dx) z on average over z of independent signs, one backward pass (Hutchinson; Grathwohl et al. 2019). Nothing
-orders this number and the bound for a learnt network: they are likelihoods of two different models.
+so the density at 0 needs one at t = 1: what the sampler draws from. div v is the trace of dv/dx, which takes
+D backward passes for D numbers in an example; or the average of z . (dv/dx) z over vectors z of independent signs, one
+backward pass each (Hutchinson; Grathwohl et al. 2019). For a learnt network either this number or the bound may be the
+larger one: they belong to two different models.
 """
 
 from __future__ import annotations
@@ -94,7 +96,10 @@ def pixel_decoder(levels: int = 256) -> Decoder:
     """The Gaussian's mass in each value's bin: the decoder of discrete data on [-1, 1] (Ho et al. 2020, eq. 13).
 
     Args:
-        levels: how many values a pixel can take, >= 2; what it returns maps (normal, x_0 (B, ...)) to the shape of x_0.
+        levels: how many values a pixel can take, >= 2.
+
+    Returns:
+        a function of (normal, x_0), x_0 of shape (B, ...), with values of the shape of x_0.
 
     Raises:
         ValueError: if there are fewer than two.
@@ -103,7 +108,7 @@ def pixel_decoder(levels: int = 256) -> Decoder:
     return lambda normal, x_0: discretized_log_prob(normal, x_0, levels)
 
 
-# what is called to get a decoder, and is often forgotten to be
+# functions that must be called to get a decoder; it is easy to forget the parentheses
 DECODER_FACTORIES: tuple[object, ...] = (pixel_decoder,)
 
 
@@ -134,7 +139,7 @@ def elbo(
     Raises:
         ValueError: if the times do not fall from 1 to 0, x_0 is not a finite float batch, the batch sizes differ, or
             the denoiser is in training mode.
-        TypeError: if std or decoder is no function of its arguments.
+        TypeError: if std or decoder is not a function, or x_0, times or condition is not a tensor.
     """
     if not callable(std) or not callable(decoder) or decoder in DECODER_FACTORIES:
         raise TypeError(
@@ -173,6 +178,7 @@ def log_snr_times(schedule: NoiseSchedule, steps: int, first: float = 1e-3) -> T
     """A grid whose steps are equal in log-SNR, from t = 1 down to a fixed t_1, and then to 0.
 
     Args:
+        schedule: the schedule that the times are for.
         steps: N >= 2.
         first: t_1, in (0, 1): where the last step to 0 starts.
 
@@ -228,12 +234,12 @@ def log_likelihood(
         denoiser: what says x_0_hat. A network must be in eval mode.
         x_0: data, (B, ...), finite; in float64 where more than about 4 digits are wanted.
         prior: (B, ...) -> (B,), log-density in nats of x at t = 1. None for N(0, sigma(1)^2), what ``prior`` draws.
-            The density that the model's samples have is this one's, carried back. For the exact density of a mixture
-            give the exact q_1: ``mixture.marginal(schedule, torch.ones(())).log_prob``.
+            The ODE carries this density from t = 1 to 0; with None, that is the density of the model's samples. For the
+            exact density of a mixture give the exact q_1: ``mixture.marginal(schedule, torch.ones(())).log_prob``.
         condition: (B,) labels or None.
         generator: source of the probes.
         probes: None for the exact divergence, D backward passes a call; or the number of sign vectors, drawn once for
-            the whole path: unbiased but for the solver's error, with a variance.
+            the whole path: unbiased up to the solver's error, but random.
         atol, rtol: error allowed in each step of the ODE, in x and in nats.
         sigma_min: noise-to-signal ratio at which the path starts, > 0; the density that comes out is that of data with
             this much noise.
@@ -242,8 +248,9 @@ def log_likelihood(
         log p_0(x_0), (B,), in nats and in the dtype of x_0.
 
     Raises:
-        ValueError: if x_0 is no finite float batch, the batch sizes differ, the denoiser is in training mode, or a
-            number is out of range.
+        ValueError: if x_0 is not a finite float batch, the batch sizes differ, the denoiser is in training mode, a
+            number is out of range, or the prior does not answer with one number per example.
+        TypeError: if the prior is not a function.
         ArithmeticError: if the tolerance cannot be kept: see ``ode.integrate``.
     """
     check_batch("log_likelihood", denoiser, x_0, condition)
@@ -263,7 +270,7 @@ def log_likelihood(
         v, divergence = velocity_and_divergence(denoiser, y[:, :-1].reshape(x_0.shape), t, condition, z)
         return torch.cat([v.flatten(1), divergence[:, None]], 1)
 
-    def norm(error: Tensor) -> Tensor:  # the nats count for as much as all of x
+    def norm(error: Tensor) -> Tensor:  # the error in nats counts as much as that of all of x
         return torch.maximum(rms(error[:, :-1]), error[:, -1].abs())
 
     start = 2 / math.pi * math.atan(sigma_min)
@@ -281,8 +288,8 @@ def log_likelihood(
             at_1 = prior(x_1)
             if at_1.shape != (B,):
                 raise ValueError(
-                    f"log_likelihood got a prior that answers {B} examples with shape {tuple(at_1.shape)}; it gives "
-                    "one log-density each, (B,)."
+                    f"log_likelihood got a prior that answers {B} examples with shape {tuple(at_1.shape)}; it must "
+                    "give one log-density per example, (B,)."
                 )
     return (at_1 + y[:, -1] + D * torch.log(alpha)).to(x_0)
 

@@ -6,10 +6,11 @@ Notebooks: ``04_elbo`` (where it comes from), ``05_epsilon_objective`` (what is 
 
 With the network predicting eps and no weight this is DDPM's L_simple (Ho et al. 2020, eq. 14), per number.
 
-A plain squared error on o weighs the error in x_0 by its row's own (D / sigma)^2. A named weight w(t) says what the
-weight on the x_0 error shall be, whatever the network predicts: the factor is then w(t) / (D / sigma)^2.
+Here (a, b) is the row of the network's parameterisation and D = a sigma - b alpha (see ``parameterization``). A plain
+squared error on o weights the error in x_0 by the row's own (D / sigma)^2. A named weight w(t) is the weight on the x_0
+error, whatever the network predicts: the factor is then w(t) / (D / sigma)^2. With sigma_d for ``sigma_data``, they are
 
-    simple    SNR                                   L_simple, in any row
+    simple    SNR                                   L_simple, for any parameterisation
     min_snr   min(SNR, gamma)                       Hang et al. 2023
     elbo      -(1/2) d SNR / dt                     the bound for infinitely many steps (Kingma et al. 2021, eq. 17)
     edm       (sigma^2 + sigma_d^2) / (sigma sigma_d)^2,  sigma the noise-to-signal ratio (Karras et al. 2022, table 1)
@@ -73,9 +74,9 @@ def denoising_loss(
         (B,), the mean over each example's numbers of the weighted squared error.
 
     Raises:
-        ValueError: if shapes or devices differ (the network's answer has the shape of x_0), or a time on the CPU leaves
-            (0, 1].
-        TypeError: if x_0, t or eps is not a float tensor, or the weight is no function of (schedule, t).
+        ValueError: if shapes or devices differ (the network's output must have the shape of x_0), or a time on the CPU
+            leaves (0, 1].
+        TypeError: if x_0, t or eps is not a float tensor, or the weight is not a function of (schedule, t).
     """
     check_alike("denoising_loss", x_0=x_0)
     check_noisy("denoising_loss", t)
@@ -89,13 +90,13 @@ def denoising_loss(
     eps = noise_like(x_0, generator) if eps is None else eps
     x_t = q_sample(model.schedule, x_0, t, eps)
     output = model.output(x_t, t, condition)
-    check_alike("denoising_loss", network_output=output, x_0=x_0)  # else they broadcast, and the loss looks well
+    check_alike("denoising_loss", network_output=output, x_0=x_0)  # else they broadcast, and the loss looks fine
     target = model.parameterization.target(model.schedule, x_0, eps, t)
     loss = ((output - target) ** 2).flatten(1).mean(1)
     if weight is None:
         return loss
     wanted, own = weight(model.schedule, t), model.parameterization.weight(model.schedule, t)
-    expand(wanted, loss)  # a weight is one for all, or one each
+    expand(wanted, loss)  # checks the shape: one weight for all, or one per example
     return expand(wanted / own, loss) * loss
 
 
@@ -112,16 +113,16 @@ def hybrid_loss(
     """L_simple for the mean, and a little of the bound for the variance alone (Nichol & Dhariwal 2021, eq. 16).
 
     Args:
-        model: with a learnt variance; others as for ``denoising_loss``.
-        steps: T of the chain whose bound is meant: a term is the step from t to t - 1/T.
-        share: lambda, what the bound counts beside L_simple.
+        model: a model with a learnt variance; the other arguments are as for ``denoising_loss``.
+        steps: T of the chain whose bound is used: each term belongs to a step from t to t - 1/T.
+        share: lambda, the weight of the bound relative to L_simple.
 
     Returns:
-        (B,). Where t <= 1/T the step ends at 0, which no variance is needed for, and L_simple stands alone.
+        (B,). Where t <= 1/T the step ends at 0 and needs no variance, so L_simple stands alone.
 
     Raises:
         ValueError: if steps or share is out of range, or as for ``denoising_loss``.
-        TypeError: if the model learns no variance.
+        TypeError: if the model does not learn a variance, or as for ``denoising_loss``.
     """
     if not isinstance(model, LearntVarianceModel):
         raise TypeError(
@@ -129,7 +130,10 @@ def hybrid_loss(
         )
     check_counts("hybrid_loss", 2, steps=steps)
     if not is_real(share) or not 0 <= share < math.inf:
-        raise ValueError(f"hybrid_loss got share={share!r}; it is what the bound counts beside L_simple, at least 0.")
+        raise ValueError(
+            f"hybrid_loss got share={share!r}; it is the weight of the bound relative to L_simple: give a finite "
+            "number, at least 0."
+        )
     check_alike("hybrid_loss", x_0=x_0)
     check_times("hybrid_loss", t=t)
     model.schedule.scales(t, like=x_0)  # one time for all, or one each
@@ -146,7 +150,9 @@ def hybrid_loss(
 
 
 def snr(schedule: NoiseSchedule, t: Tensor) -> Tensor:
-    """SNR(t): the weight of L_simple, equal errors in eps count equally (Ho et al. 2020, eq. 14). Shape of t.
+    """SNR(t): the weight of L_simple, so that equal errors in eps count equally (Ho et al. 2020, eq. 14).
+
+    Shape of t.
 
     Raises:
         ValueError: if a time on the CPU leaves [0, 1].
@@ -194,12 +200,12 @@ def edm_weight(sigma_data: float = 0.5) -> Weight:
     """
     if not is_real(sigma_data) or not 0 < sigma_data < math.inf:
         raise ValueError(
-            f"edm_weight got sigma_data={sigma_data!r}; it is the standard deviation of the data, above 0."
+            f"edm_weight got sigma_data={sigma_data!r}; it is the standard deviation of the data, finite and above 0."
         )
     return lambda schedule, t: snr(schedule, t) + 1 / sigma_data**2
 
 
-# what is called to get a weight, and is often forgotten to be
+# functions that must be called to get a weight; it is easy to forget the parentheses
 WEIGHT_FACTORIES: tuple[object, ...] = (min_snr, edm_weight)
 
 
@@ -224,7 +230,7 @@ def log_normal(schedule: NoiseSchedule, mean: float = -1.2, std: float = 1.2) ->
     1).
 
     Args:
-        schedule: whose times are wanted; ratios outside its range give its nearest end.
+        schedule: the schedule that the times are for; a ratio outside its range gives the nearest end.
         mean, std: of ln(sigma / alpha).
 
     Returns:
@@ -250,26 +256,28 @@ def log_normal(schedule: NoiseSchedule, mean: float = -1.2, std: float = 1.2) ->
 class Importance:
     """Times drawn where the loss is large, and the factor that keeps the expectation (Nichol & Dhariwal 2021, eq. 18).
 
-    ``Trainer(times=Importance(...))`` multiplies by it. In a loop of your own do so yourself: the mean of
-    ``importance.factor(t) * loss`` is that under uniform times.
+    ``Trainer(times=Importance(...))`` multiplies the loss by this factor. In a loop of your own, do so yourself:
+    ``importance.factor(t) * loss`` has the expectation that the loss has under uniform times.
 
     Args:
-        density: (N,), >= 0: how often each of N equal slices of (0, 1] is drawn, up to a factor; best is the
+        density: (N,), > 0: how often each of N equal slices of (0, 1] is drawn, up to a factor; the best choice is the
             root of the mean squared loss there.
 
     Raises:
-        ValueError: if a slice has no share: the loss there would never be seen.
-        TypeError: if the density is no tensor.
+        ValueError: if density is not of shape (N,), or an entry is not finite or not above 0: with 0, the loss there
+            would never be seen.
+        TypeError: if density is not a tensor.
     """
 
     def __init__(self, density: Tensor) -> None:
         if not isinstance(density, Tensor):
             raise TypeError(
-                f"Importance got a density = {said(density)}; give a tensor (N,), one number above 0 a slice."
+                f"Importance got a density = {said(density)}; give a tensor (N,), one number above 0 per slice."
             )
         if density.ndim != 1 or len(density) == 0 or not bool((density > 0).all() & torch.isfinite(density).all()):
             raise ValueError(
-                f"Importance got a density of shape {tuple(density.shape)}; give one number above 0 per slice of time."
+                f"Importance got a density of shape {tuple(density.shape)}; give one number above 0, and finite, "
+                "for each slice of time: shape (N,)."
             )
         density = density.detach().cpu().double()
         self.probability = density / density.sum()
@@ -282,7 +290,7 @@ class Importance:
         return (k + 1 - u) / len(probability)
 
     def factor(self, t: Tensor) -> Tensor:
-        """1 / (N p): multiplies the loss at t so that its expectation is that under uniform times. Shape of t."""
+        """1 / (N p): multiply the loss at t by it to keep the expectation under uniform times. Shape of t."""
         check_times("Importance.factor", t=t)
         N = len(self.probability)
         k = (torch.ceil(t * N) - 1).clamp(0, N - 1).long()

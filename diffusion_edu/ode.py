@@ -1,4 +1,4 @@
-r"""Ordinary differential equations with a step size that looks after itself: dy/dt = f(t, y), and nothing of diffusion.
+r"""Ordinary differential equations with a step size that adapts itself: dy/dt = f(t, y), and nothing about diffusion.
 
 Notebook: ``13_solvers`` builds an embedded pair and its controller.
 
@@ -6,14 +6,14 @@ An explicit Runge-Kutta method asks for slopes at a few points inside a step of 
 
     k_i = f(t + c_i h, y + h sum_j a_ij k_j),      y(t + h) = y + h sum_i b_i k_i
 
-A second set of weights over the *same* slopes gives a less exact answer for nothing, and the difference of the two,
-h sum_i e_i k_i, says how wrong the step may be. It is put in units of what was asked,
+A second set of weights over the *same* slopes gives a less exact answer at no extra cost, and the difference of the
+two, h sum_i e_i k_i, says how wrong the step may be. It is measured in units of the tolerance,
 
     error = norm(difference / (atol + rtol max(|y|, |y_new|))),
 
 and the step is accepted if error <= 1. The next one is h times
 
-    (2 error)^(-0.7/k) (2 error_before)^(0.4/k),        difference = O(h^k),
+    (2 error)^(-0.7/p) (2 error_before)^(0.4/p),        difference = O(h^p),
 
 a PI controller, which aims at an error of 1/2: it looks at the error and at how it has changed, so that steps do not
 swing (Hairer & Wanner 1996, "Solving ordinary differential equations II", section IV.2). In both pairs here the last
@@ -41,7 +41,7 @@ class Pair:
     """An embedded pair, first same as last.
 
     Args:
-        name: as it is called in print.
+        name: what to call it in print.
         nodes: c_i of the stages after the first.
         stages: a_ij, a row for each of them; the last row is the weights b of the solution that is carried on.
         error: e_i = b_i - b*_i, b* the other solution's weights; one for each stage, the first included.
@@ -55,7 +55,7 @@ class Pair:
     order: int
 
 
-# Dormand & Prince 1980, "A family of embedded Runge-Kutta formulae", table 2: six calls a step, what RK45 stands for.
+# Dormand & Prince 1980, "A family of embedded Runge-Kutta formulae", table 2: six calls per step; the RK45 of SciPy.
 DORMAND_PRINCE = Pair(
     "Dormand-Prince 5(4)",
     (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1),
@@ -71,7 +71,7 @@ DORMAND_PRINCE = Pair(
     5,
 )
 
-# Bogacki & Shampine 1989, "A 3(2) pair of Runge-Kutta formulas": three calls a step, for loose tolerances.
+# Bogacki & Shampine 1989, "A 3(2) pair of Runge-Kutta formulas": three calls per step, for loose tolerances.
 BOGACKI_SHAMPINE = Pair(
     "Bogacki-Shampine 3(2)",
     (1 / 2, 3 / 4, 1),
@@ -113,7 +113,7 @@ def attempt(pair: Pair, f: Slope, t: float, y: Tensor, h: float, slope: Tensor) 
         f: (t, y) -> dy/dt, shape of y.
         t: where the step starts.
         y: (B, N).
-        h: its length; negative backwards.
+        h: the step's length; negative to go backwards.
         slope: f(t, y), known from the step before, (B, N).
 
     Returns:
@@ -132,8 +132,8 @@ def next_step(error: float, before: float, order: int) -> float:
 
     Args:
         error: of this step, in units of the tolerance, >= 0.
-        before: of the last accepted one.
-        order: k, where the error is O(h^k).
+        before: the error of the accepted step before it.
+        order: p, where the error is O(h^p).
     """
     factor = max(2 * error, 1e-8) ** (-0.7 / order) * max(2 * before, 1e-8) ** (0.4 / order)
     return min(10.0, max(0.2, factor))
@@ -153,9 +153,8 @@ def integrate(
 ) -> Iterator[Point]:
     """Follow dy/dt = f(t, y) from ``start`` to ``end``, upwards or downwards.
 
-    One step size serves the whole batch, and the worst example decides about it: where an example is computed, its
-    batch mates have a say in which steps are taken. Whether a step was good enough is a question to the device,
-    so each step waits for it.
+    One step size serves the whole batch, and the worst example decides: which steps are taken for an example depends on
+    the others in its batch. Whether a step was good enough must be read from the device, so each step waits for it.
 
     Args:
         f: (t, y) -> dy/dt, shape of y.
@@ -163,16 +162,16 @@ def integrate(
         start, end: any two different numbers.
         pair: the method.
         atol, rtol: the error allowed in each step, >= 0 and not both 0: atol + rtol |y| for a number y.
-        norm: (B, N) errors in units of that -> (B,), one for each example.
-        max_evaluations: of f, before giving up.
+        norm: maps (B, N), the errors in units of the tolerance, to (B,), one number for each example.
+        max_evaluations: how often to call f before giving up.
 
     Yields:
         the start, and then the end of each accepted step; the last has t = ``end`` exactly.
 
     Raises:
-        ValueError: if a tolerance is negative or both are 0, start and end are the same or not finite, or y is no
-            float batch (B, N) with numbers to read.
-        TypeError: if ``pair`` is no ``Pair``.
+        ValueError: if a tolerance is negative or both are 0, start and end are the same or not finite, or y is not
+            a non-empty float batch (B, N), or is on the meta device.
+        TypeError: if ``pair`` is not a ``Pair``.
         ArithmeticError: if f gives NaN or infinity, the step shrinks below what floats resolve, or the evaluations
             run out.
     """
@@ -180,23 +179,23 @@ def integrate(
         raise TypeError(f"integrate got pair = {said(pair)}; give DORMAND_PRINCE or BOGACKI_SHAMPINE.")
     check_counts("integrate", max_evaluations=max_evaluations)
     if not isinstance(y, Tensor) or y.ndim != 2 or y.numel() == 0 or not y.is_floating_point() or y.is_meta:
-        raise ValueError(f"integrate got y = {said(y)}; it needs floats (B, N) on a device that holds numbers.")
+        raise ValueError(f"integrate got y = {said(y)}; it needs floats (B, N), not empty and not on the meta device.")
     if not is_real(atol, rtol, start, end) or not (
         atol >= 0 and rtol >= 0 and atol + rtol > 0 and math.isfinite(atol + rtol + end - start) and start != end
     ):
         raise ValueError(
             f"integrate got atol={atol!r}, rtol={rtol!r} from {start} to {end}; it needs tolerances of at least 0 that "
-            "are not both 0, and an interval."
+            "are finite and not both 0, and an interval: a start and an end that are finite and differ."
         )
     t, slope, direction = start, f(start, y), math.copysign(1.0, end - start)
-    unit = atol + rtol * y.abs()  # 0 where atol is and y too: such a number has no say in the first step
+    unit = atol + rtol * y.abs()  # 0 where atol and y are both 0: such a number is left out of the first step
     h = _first_step(
         f, t, y, slope, direction, abs(end - start), pair.order, lambda z: norm(torch.where(unit > 0, z / unit, 0.0))
     )
     evaluations, rejected, before = 2, 0, 0.5
     yield Point(t, y, 0.0, evaluations, rejected)
 
-    grow = True  # not straight after a rejection
+    grow = True  # the step may grow, except straight after a rejection
     while t != end:
         last = h >= abs(end - t) * (1 - 1e-12)
         if last:
@@ -205,11 +204,11 @@ def integrate(
             raise ArithmeticError(
                 f"the ODE solver stands at t = {t:.6g} after {evaluations} evaluations with a step of {h:.3g}: the "
                 f"tolerance atol={atol:g}, rtol={rtol:g} is below what {y.dtype} gives here, or the equation is "
-                "stiff. Loosen the tolerance, or use float64."
+                "stiff. Loosen the tolerance, use float64, or allow more with max_evaluations."
             )
         y_new, slope_new, difference = attempt(pair, f, t, y, direction * h, slope)
         evaluations += len(pair.nodes)
-        unit = atol + rtol * torch.maximum(y.abs(), y_new.abs())  # 0 for a number that is 0, and stays it, at atol = 0
+        unit = atol + rtol * torch.maximum(y.abs(), y_new.abs())  # 0 if atol = 0 and a number is and stays 0
         error = float(norm(torch.where((unit == 0) & (difference == 0), 0.0, difference / unit)).max())
         if not math.isfinite(error):
             raise ArithmeticError(

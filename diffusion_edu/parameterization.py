@@ -43,7 +43,7 @@ class Parameterization:
     """A row (a, b): the network's output is o = a x_0 + b eps.
 
     Args:
-        name: as it is called in print.
+        name: what messages call it.
         row: (schedule, t) -> (a, b), each of the shape of t.
         input_scale: (schedule, t) -> c_in, what x_t is multiplied by before the network sees it, shape of t.
     """
@@ -77,7 +77,7 @@ class Parameterization:
             t: () or (B,), in (0, 1].
 
         Raises:
-            ValueError: if a time leaves [0, 1], or is 0 where the row has no value there.
+            ValueError: if a time leaves [0, 1], or is 0 and the row's formula is not finite there.
         """
         check_alike("Parameterization.x_0", output=output, x_t=x_t)
         check_times("Parameterization.x_0", t=t)
@@ -85,7 +85,7 @@ class Parameterization:
         D = self.determinant(schedule, t)
         of_output, of_x_t = schedule.sigma(t) / D, b / D
         if readable(t) and not bool(t.detach().all()):
-            if not bool((torch.isfinite(of_output) & torch.isfinite(of_x_t)).all()):  # infinite where there is no noise
+            if not bool((torch.isfinite(of_output) & torch.isfinite(of_x_t)).all()):  # 0 / 0 without noise
                 check_noisy(f"a network that predicts {self.name}", t)
         return expand(of_output, output) * output - expand(of_x_t, x_t) * x_t
 
@@ -140,13 +140,16 @@ VELOCITY = Parameterization("velocity", _velocity)  # dx_t/dt with x_0 and eps h
 def edm(sigma_data: float = 0.5) -> Parameterization:
     """EDM's F: x_0 = c_skip x_t + c_out F, and the network sees c_in x_t (Karras et al. 2022, table 1).
 
-    Written for any (alpha, sigma); at alpha = 1 it is theirs. The target then has variance 1 at every t.
+    Written for any (alpha, sigma); at alpha = 1 it is theirs. If the data have standard deviation ``sigma_data``, the
+    target has variance 1 at every t.
 
     Args:
         sigma_data: standard deviation of the data, > 0.
     """
     if not is_real(sigma_data) or not 0 < sigma_data < math.inf:
-        raise ValueError(f"edm got sigma_data={sigma_data!r}; it is the standard deviation of the data, above 0.")
+        raise ValueError(
+            f"edm got sigma_data={sigma_data!r}; it is the standard deviation of the data, finite and above 0."
+        )
 
     return Parameterization("edm F", partial(_edm_row, sigma_data), partial(_edm_input_scale, sigma_data))
 

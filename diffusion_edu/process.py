@@ -9,7 +9,7 @@ Notebooks: ``01_forward_process`` (the chain), ``02_closed_form`` (the jump), ``
 with r = SNR(t) / SNR(s), which lies in [0, 1) and is 0 at s = 0.
 (Ho et al. 2020, eq. 2, 4, 7; for any schedule: Kingma et al. 2021, appendix A.)
 For DDPM's table with s = (k-1)/T and t = k/T the two variances are beta_k and beta-tilde_k.
-Differences are taken of logarithms, through expm1: 1 - r written as it stands loses its digits.
+The code computes 1 - r as -expm1(log r), from a difference of log-SNRs: a plain 1 - r loses digits where r is near 1.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def q_sample(schedule: NoiseSchedule, x_0: Tensor, t: Tensor, eps: Tensor) -> Te
         x_t, shape of x_0.
 
     Raises:
-        ValueError: if eps has not the shape or device of x_0, or t is neither a scalar nor one per example.
+        ValueError: if eps differs from x_0 in shape or device, t is neither a scalar nor one per example, or t leaves
+            [0, 1].
         TypeError: if t, x_0 or eps is not a float tensor.
     """
     check_alike("q_sample", x_0=x_0)
@@ -85,7 +86,7 @@ def q_transition(schedule: NoiseSchedule, x_s: Tensor, s: Tensor, t: Tensor) -> 
 
 
 def q_posterior(schedule: NoiseSchedule, x_t: Tensor, x_0: Tensor, s: Tensor, t: Tensor) -> Normal:
-    """q(x_s | x_t, x_0), where x_t came from, if the clean data were known (Ho et al. 2020, eq. 6-7).
+    """q(x_s | x_t, x_0): the earlier state that x_t came from, given the clean data as well (Ho et al. 2020, eq. 6-7).
 
     Args:
         x_t, x_0: (B, ...).
@@ -119,7 +120,7 @@ def posterior_kl(schedule: NoiseSchedule, error: Tensor, std: Tensor, s: Tensor,
 
     Args:
         error: x_0 - x_0_hat, (B, ...).
-        std: the model's, > 0: () or (B,), or of a shape that broadcasts to the error.
+        std: standard deviation of the model's Gaussian, > 0: () or (B,), or of a shape that broadcasts to the error.
         s, t: () or (B,), 0 < s < t.
 
     Returns:
@@ -142,25 +143,28 @@ def prior(
 ) -> Tensor:
     """Where sampling starts: x at t = 1 from N(0, sigma(1)^2).
 
-    It is not quite q(x_1), which still remembers alpha(1) of the data: the bound's L_T is the price.
+    It is not quite q(x_1), in which alpha(1) x_0 is still left: the prior term of the variational bound (DDPM's L_T,
+    see ``likelihood``) measures the difference.
 
     Args:
         shape: of the batch, (B, ...).
         generator: source of the noise; its device is where the noise is drawn.
-        device: where the result lives; that of the generator, or the CPU, unless given.
+        dtype: of the result, a float type.
+        device: where the result lives; by default that of the generator, or the CPU if there is none.
 
     Raises:
-        ValueError: if the shape is not one of whole numbers from 0 up, or the type not one of floats.
-        TypeError: if the generator is something else, such as a seed, or the type no torch.dtype.
+        ValueError: if the shape is not a list or tuple of whole numbers >= 0, or dtype is not a float type.
+        TypeError: if the generator is something else, such as a seed, or dtype is not a torch.dtype.
     """
     check_generator("prior", generator)
     sizes: object = shape
     whole = isinstance(sizes, list | tuple) and all(isinstance(n, numbers.Integral) and int(n) >= 0 for n in sizes)
     if not isinstance(dtype, torch.dtype):
-        raise TypeError(f"prior got dtype={dtype!r}; give a type of PyTorch, such as torch.float32.")
+        raise TypeError(f"prior got dtype={dtype!r}; give a PyTorch dtype, such as torch.float32.")
     if not whole or not dtype.is_floating_point:
         raise ValueError(
-            f"prior got shape = {said(shape)} and dtype={dtype}; it needs the shape of a batch, (B, ...), and floats."
+            f"prior got shape = {said(shape)} and dtype={dtype}; it needs the shape of a batch, (B, ...), and a float "
+            "dtype."
         )
     device = device if device is not None else (generator.device if generator is not None else "cpu")
     like = torch.empty(shape, dtype=dtype, device=device)
@@ -172,7 +176,8 @@ def _check_order(who: str, s: Tensor, t: Tensor) -> None:
     check_times(who, s=s, t=t)
     if s.ndim and t.ndim and s.shape != t.shape:
         raise ValueError(
-            f"{who} got s of shape {tuple(s.shape)} and t of shape {tuple(t.shape)}; give each () or (B,)."
+            f"{who} got s of shape {tuple(s.shape)} and t of shape {tuple(t.shape)}; give each as () or (B,), with the "
+            "same B."
         )
     if readable(s, t) and bool((s > t).any()):
         raise ValueError(
@@ -182,6 +187,6 @@ def _check_order(who: str, s: Tensor, t: Tensor) -> None:
 
 
 def _one_minus_snr_ratio(schedule: NoiseSchedule, s: Tensor, t: Tensor) -> Tensor:
-    # 1 - SNR(t)/SNR(s). At s = 0, log_snr = inf and the result is 1; s = t gives 0, and 0 - 0 of infinities too.
+    # 1 - SNR(t)/SNR(s). At s = 0, log_snr = inf and the result is 1. At s = t it is 0, also where inf - inf is NaN.
     difference = schedule.log_snr(t) - schedule.log_snr(s)
     return -torch.expm1(torch.where(onto(difference.device, s == t), torch.zeros_like(difference), difference))

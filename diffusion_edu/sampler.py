@@ -9,10 +9,11 @@ course's two coordinates
     x_t = alpha_t x_0_hat + sigma_t eps_hat          defines eps_hat
     x_s = alpha_s x_0_hat + sqrt(sigma_s^2 - std^2) eps_hat + std z,      z ~ N(0, I)
 
-and a sampler is a choice of std. std = 0 is DDIM, the posterior's std is DDPM. At s = 0 all of them return x_0_hat.
+each choice of std is a sampler: std = 0 is DDIM, the posterior's std is DDPM. At s = 0 all of this family return
+x_0_hat. ``euler``, ``heun``, ``dpmpp_2m`` and ``euler_maruyama`` solve the probability-flow ODE or the reverse SDE.
 
-A step around a step is a step: ``corrected`` adds Langevin moves after it, ``resampled`` goes back up and tries again.
-Two walks go upwards: ``diffuse``, the forward SDE, and ``invert``, DDIM backwards.
+A wrapper of a step is a step: ``corrected`` adds Langevin moves after it, ``resampled`` goes back up and tries again.
+Two functions go upwards in time: ``diffuse``, the forward SDE, and ``invert``, DDIM backwards.
 """
 
 from __future__ import annotations
@@ -86,11 +87,11 @@ def ancestral(std: Callable[[NoiseSchedule, Tensor, Tensor], Tensor] = posterior
 
     Args:
         std: (schedule, s, t) -> the step's standard deviation. ``posterior_std`` is sqrt(beta-tilde),
-            ``transition_std`` is sqrt(beta), ``learnt_std`` is what a ``LearntVarianceModel`` says. The step into s = 0
-            returns its mean, whatever the std.
+            ``transition_std`` is sqrt(beta), ``learnt_std`` is what a ``LearntVarianceModel`` predicts. The step into
+            s = 0 returns its mean, whatever the std.
 
     Raises:
-        TypeError: if std is no function.
+        TypeError: if std is not a function.
     """
     if not callable(std):
         raise TypeError(f"ancestral got std = {said(std)}; give posterior_std, transition_std or learnt_std.")
@@ -113,7 +114,9 @@ def ancestral(std: Callable[[NoiseSchedule, Tensor, Tensor], Tensor] = posterior
 
 
 def ddim(eta: float = 0.0) -> Step:
-    """DDIM: the family with the same marginals q(x_t | x_0) and any amount of noise (Song et al. 2021, eq. 12 and 16).
+    """DDIM: the family of samplers with the same marginals q(x_t | x_0) and any amount of noise.
+
+    (Song, Meng & Ermon 2021, "Denoising diffusion implicit models", eq. 12 and 16.)
 
     Args:
         eta: 0 for the deterministic sampler; 1 for ``ancestral()``; in [0, 1].
@@ -195,14 +198,15 @@ def heun() -> Step:
 
 
 def _finite(f: Tensor, g: Tensor) -> bool:
-    """Whether an SDE has a drift and a diffusion at a time; what is on a GPU is not waited for."""
+    """Whether an SDE's drift f and diffusion g at a time are finite. On a GPU it says True without looking."""
     return f.device.type != "cpu" or bool(torch.isfinite(f) & torch.isfinite(g))
 
 
 def euler_maruyama() -> Step:
     """Euler-Maruyama for the reverse SDE, dx = (f x - g^2 score) dt + g dw backwards in time (Song et al. 2021, eq. 6).
 
-    The step into s = 0 adds no noise. Where alpha(1) = 0 the drift is infinite at t = 1: start below it.
+    The step into s = 0 adds no noise. Where alpha(1) = 0 the drift is infinite at t = 1, and a step from there raises a
+    ValueError: start below 1.
     """
 
     def step(
@@ -223,7 +227,7 @@ def euler_maruyama() -> Step:
         alpha_t, _ = schedule.scales(t, like=x_t)
         x_0_hat = denoiser(x_t, t, condition)
         h = onto(g.device, t - s, g.dtype)
-        pull = h * g**2 / schedule.sigma(t) ** 2  # on sigma^2 score; g^2 alone may be too large for half precision
+        pull = h * g**2 / schedule.sigma(t) ** 2  # times sigma^2 score; g^2 may overflow in half precision
         x_s = x_t - expand(h * f, x_t) * x_t + expand(pull, x_t) * (alpha_t * x_0_hat - x_t)
         if s > 0:
             x_s = x_s + expand(g * torch.sqrt(h), x_t) * noise_like(x_t, generator)
@@ -233,10 +237,10 @@ def euler_maruyama() -> Step:
 
 
 def dpmpp_2m() -> Step:
-    """DPM-Solver++(2M): the ODE solved exactly but for x_0_hat, which is extrapolated from two calls (Lu et al. 2022,
-    alg. 2).
+    """DPM-Solver++(2M): the ODE solved exactly except for x_0_hat, which is extrapolated from two calls (Lu et al.
+    2022, alg. 2).
 
-    With lambda = log(alpha / sigma), h = lambda_s - lambda_t, and h' the step before:
+    With lambda = log(alpha / sigma), h = lambda_s - lambda_t, and h' the h of the step before:
 
         D   = x_0_hat + h / (2 h') (x_0_hat - x_0_hat of the step before)
         x_s = sigma_s / sigma_t x_t - alpha_s (exp(-h) - 1) D
@@ -272,10 +276,10 @@ def corrected(step: Step, moves: int = 1, size: float = 0.1) -> Step:
 
         x <- x + (size sigma_s)^2 score(x, s) + sqrt(2) size sigma_s z,      z ~ N(0, I)
 
-    whose stationary distribution is q(x_s), but for an error of order size^2: the moves mend what the step has spoilt.
-    The paper's step size, 2 (r |z| / |score|)^2, is this one with size = sqrt(2) r where |score| = |z| / sigma, its
-    typical value; in terms of sigma, as in Song & Ermon 2019, no example depends on its batch mates. Each move is one
-    call of the denoiser. Nothing is corrected at s = 0.
+    The stationary distribution of these moves is q(x_s), up to an error of order size^2: they repair what the step has
+    spoilt. The paper's step size, 2 (r |z| / |score|)^2, is this one with size = sqrt(2) r if |score| = |z| / sigma,
+    its typical value; written with sigma, as in Song & Ermon 2019, the step of an example does not depend on the others
+    in its batch. Each move is one call of the denoiser. Nothing is corrected at s = 0.
 
     Args:
         step: the predictor, for example ``euler_maruyama()`` or ``ancestral()``.
@@ -345,12 +349,12 @@ def annealed_langevin(moves: int = 10, size: float = 0.1) -> Step:
 def resampled(step: Step, times: int = 5) -> Step:
     """Each step is taken, undone by fresh noise, and taken again (RePaint: Lugmayr et al. 2022, algorithm 1).
 
-    Around ``guidance.Inpainting`` it lets the unknown part settle with the known one before the noise is lower; around
+    Around ``guidance.Inpainting`` it lets the unknown part adapt to the known one before the noise gets lower; around
     a plain denoiser it changes nothing but the cost. The step into s = 0 is taken once.
 
     Args:
         step: a one-step sampler, for example ``ancestral()``.
-        times: how often each step is taken in all, >= 1.
+        times: how many times each step is taken in total, >= 1.
 
     Raises:
         ValueError: if times < 1.
@@ -386,6 +390,7 @@ def times(steps: int, warp: Callable[[Tensor], Tensor] | None = None) -> Tensor:
 
     Raises:
         ValueError: if steps < 1, or the warped grid does not fall from 1 to 0.
+        TypeError: if warp is not a function.
     """
     check_counts("times", steps=steps)
     if warp is not None and not callable(warp):
@@ -434,13 +439,13 @@ def leading(num_timesteps: int, steps: int, offset: int = 0) -> Tensor:
     Args:
         num_timesteps: T of the table.
         steps: number of steps, from 1 to T.
-        offset: moves every node but 0 up by so many; 1 in Stable Diffusion.
+        offset: how many nodes every time but 0 is moved up; 1 in Stable Diffusion.
 
     Returns:
         (steps + 1,), float64, falling to 0.
 
     Raises:
-        ValueError: if steps is not in 1 ... T, or the offset leads out of 0 ... T.
+        ValueError: if steps is not in 1 ... T, or the offset moves a node beyond T.
     """
     _check_nodes("leading", num_timesteps, steps, offset)
     stride = num_timesteps // steps
@@ -456,18 +461,19 @@ def karras(
     (Karras et al. 2022, eq. 5.)
 
     Args:
-        schedule: whose times are wanted.
+        schedule: the schedule that the times are for.
         steps: number of steps, >= 2; the last goes from ``sigma_min`` to 0.
         sigma_min: the smallest noise-to-signal ratio, > 0, in units of the data.
         rho: 7 crowds the steps at low noise; 1 spaces them evenly.
-        sigma_max: the ratio that the even steps are counted from; None for the schedule's own at t = 1, or 80 where
-            that is infinite. The first time is 1 all the same.
+        sigma_max: the ratio at which the equal steps begin, at most the schedule's own at t = 1; None for that one, or
+            80 where it is infinite. The first time is 1 in any case.
 
     Returns:
         (steps + 1,), float64, falling from 1 to 0.
 
     Raises:
-        ValueError: if steps < 2, or sigma_min is not below the largest ratio.
+        ValueError: if steps < 2, rho is not above 0 and finite, or sigma_min is not between 0 and the largest ratio.
+        TypeError: if schedule is not a NoiseSchedule.
     """
     if not isinstance(schedule, NoiseSchedule):
         raise TypeError(f"karras got schedule = {said(schedule)}; give a schedule, and then the number of steps.")
@@ -519,7 +525,7 @@ def trajectory(
     Raises:
         ValueError: if the times do not fall within [0, 1], x is not finite, the batch sizes differ,
             or the denoiser is a network in training mode.
-        TypeError: if the step is no step, the denoiser has no schedule, or something that should be is no tensor.
+        TypeError: if step is not a step, the denoiser has no schedule, or x, times or condition is not a tensor.
     """
     _check_step("the sampler", step)
     _check(denoiser, x, times, condition)
@@ -550,11 +556,11 @@ def diffuse(
 ) -> Iterator[State]:
     """The forward SDE dx = f x dt + g dw by Euler-Maruyama: data become noise (Song et al. 2021, eq. 5).
 
-    The chain of ``q_transition`` does the same exactly; this is the equation that it is the solution of. Its mean
-    and variance err by O(1/N).
+    A chain of draws from ``q_transition`` does the same exactly, because it solves this equation. With N steps of
+    Euler-Maruyama the mean and the variance are off by O(1/N).
 
     Args:
-        schedule: whose f = ``drift`` and g = ``diffusion``.
+        schedule: gives f by ``drift`` and g by ``diffusion``.
         x_0: data, (B, ...).
         times: (N + 1,), falling, as for ``trajectory``; it is walked from its end, so that one grid serves both ways.
         generator: source of all noise.
@@ -563,7 +569,8 @@ def diffuse(
         N + 1 states, upwards in time; x_0_hat is None.
 
     Raises:
-        ValueError: if the times do not fall within [0, 1], x_0 is not finite, or the drift or diffusion at a time.
+        ValueError: if the times do not fall within [0, 1], x_0 is not finite, or the drift or the
+            diffusion is not finite at one of them.
         TypeError: if x_0 is not a float tensor.
     """
     _check_times(times)
@@ -591,7 +598,9 @@ def diffuse(
 def invert(
     denoiser: Denoiser, x_0: Tensor, times: Tensor, condition: Tensor | None = None, iterations: int = 1
 ) -> Iterator[State]:
-    r"""DDIM upwards in time: the noise from which ``ddim()`` makes x_0 (Song et al. 2021, section 4.3).
+    r"""DDIM upwards in time: the noise from which ``ddim()`` makes x_0.
+
+    (Song, Meng & Ermon 2021, section 4.3.)
 
     A step down, from t to s, is x_s = alpha_s x_0_hat + sigma_s eps_hat, both at (x_t, t). Upwards x_t is unknown, and
     the step backwards is an equation for it, which may be written in two ways:
@@ -599,18 +608,18 @@ def invert(
         x_t = alpha_t (x_s - sigma_s eps_hat) / alpha_s + sigma_t eps_hat       where there is more signal than noise
         x_t = alpha_t x_0_hat + sigma_t (x_s - alpha_s x_0_hat) / sigma_s       where there is more noise
 
-    The usual inversion puts x_s for x_t into the right side; some codes also put s for t, which errs more, and
-    cannot start at s = 0, where no denoiser is asked. More iterations put each answer back in, and where they converge
-    the way back is exact (Pan et al. 2023, "Effective real image editing with accelerated iterative diffusion
-    inversion"). Of the two ways the one is taken that converges: near t = 0 eps_hat hardly changes with x_t, near t = 1
-    x_0_hat.
+    The usual inversion uses x_s in place of x_t on the right side; some implementations also use s in place of t, which
+    is less accurate and cannot start at s = 0, where no denoiser is asked. More iterations insert each answer again,
+    and where they converge the way back is exact (Pan et al. 2023, "Effective real image editing with accelerated
+    iterative diffusion inversion"). Of the two forms, the code uses the one that converges: near t = 0 it is eps_hat
+    that hardly changes with x_t, near t = 1 it is x_0_hat.
 
     Args:
         denoiser: what says x_0_hat. A network must be in eval mode.
         x_0: data at times[-1], (B, ...).
         times: (N + 1,), falling: the grid that ``ddim()`` will come down. It is walked from its end.
         condition: (B,) labels, or None.
-        iterations: calls of the denoiser a step, >= 1.
+        iterations: calls of the denoiser per step, >= 1.
 
     Yields:
         N + 1 states, upwards in time, x_0 first.
@@ -638,7 +647,9 @@ def invert(
 
 
 def slerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
-    """Between two noises along the circle, not the chord (Shoemake 1985; Song et al. 2021, "DDIM", appendix D.5).
+    """Interpolate between two noises along the circle, not the chord.
+
+    (Shoemake 1985; Song, Meng & Ermon 2021, appendix D.5.)
 
         sin((1 - w) theta) / sin(theta) a + sin(w theta) / sin(theta) b,       theta the angle between a and b
 
@@ -684,7 +695,7 @@ def _check_nodes(name: str, num_timesteps: int, steps: int, offset: int = 0) -> 
         )
 
 
-# what is called to get a step, and is often forgotten to be
+# functions that must be called to get a step; it is easy to forget the parentheses
 FACTORIES: tuple[object, ...] = (
     ancestral,
     annealed_langevin,
@@ -711,14 +722,16 @@ def _check(denoiser: Denoiser, x: Tensor, times: Tensor, condition: Tensor | Non
 
 def _check_times(times: Tensor) -> None:
     if not isinstance(times, Tensor):
-        raise TypeError(f"the sampler got times = {said(times)}; give a falling float tensor, times(50).")
+        raise TypeError(f"the sampler got times = {said(times)}; give a falling float tensor, such as times(50).")
     if times.ndim != 1 or len(times) < 2 or not times.is_floating_point():
         raise ValueError(
             f"the sampler got times of shape {tuple(times.shape)} and type {times.dtype}; give a falling float "
-            "tensor, times(50)."
+            "tensor, such as times(50)."
         )
     if times.device.type != "cpu":
-        raise ValueError("the sampler got times on a device; keep them on the CPU, where comparing them costs nothing.")
+        raise ValueError(
+            f"the sampler got times on {times.device}; keep them on the CPU, where comparing them costs nothing."
+        )
     if not bool((times[1:] < times[:-1]).all()) or times[0] > 1 or times[-1] < 0:
         raise ValueError(
             f"the sampler got times from {float(times[0]):.4g} to {float(times[-1]):.4g}; "

@@ -39,7 +39,8 @@ __all__ = [
     "expand",
 ]
 
-# sigma / alpha where a walk starts whose schedule has alpha(1) = 0: EDM's largest sigma (Karras et al. 2022, table 1)
+# Where alpha(1) = 0, sigma / alpha is infinite at t = 1; grids and the adaptive SDE sampler then start from this ratio,
+# EDM's largest sigma (Karras et al. 2022, table 1).
 LARGEST_RATIO = 80.0
 
 
@@ -55,12 +56,12 @@ def expand(coefficient: Tensor, like: Tensor) -> Tensor:
 
     Raises:
         ValueError: for any other shape.
-        TypeError: if the batch is not of floats: in whole numbers a coefficient below 1 is 0.
+        TypeError: if the batch is not of floats: rounded to a whole number, a coefficient below 1 would become 0.
     """
     if not like.is_floating_point():
         raise TypeError(
-            f"a coefficient met a batch of type {like.dtype}; it must be of floats (to_model_range makes them of 8-bit "
-            "pictures)."
+            f"a coefficient met a batch of type {like.dtype}, and it must be of floats: to_model_range converts 8-bit "
+            "pictures."
         )
     if coefficient.ndim == 1 and like.ndim >= 1 and coefficient.shape[0] in (1, like.shape[0]):
         coefficient = coefficient.reshape(-1, *[1] * (like.ndim - 1))
@@ -76,9 +77,10 @@ def expand(coefficient: Tensor, like: Tensor) -> Tensor:
 def onto(device: torch.device, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """x on a device, and in a dtype if one is given. From the CPU to a GPU nothing waits for what the GPU is doing.
 
-    Times and grids live on the CPU, where they can be looked at; every step brings some numbers of them over. Such a
-    copy is made before the call returns, and the GPU gets it in its turn. The other way round it would be read before
-    it is there, and MPS makes no such promise, so there the copy waits.
+    Times and grids live on the CPU, where they can be looked at, and every step sends a few of their numbers to the
+    GPU. Such numbers are copied aside before the call returns, and the GPU receives them in its turn. A copy from the
+    GPU to the CPU could be read before it has arrived, and MPS gives no guarantee in either direction, so in these
+    cases the copy waits.
     """
     goes_up = x.device.type == "cpu" and device.type not in ("cpu", "mps")
     return x.to(device=device, dtype=dtype, non_blocking=goes_up)
@@ -87,7 +89,7 @@ def onto(device: torch.device, x: Tensor, dtype: torch.dtype | None = None) -> T
 def slope(f: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     """df/dt of an elementwise function, by automatic differentiation. Shape of t.
 
-    It can be differentiated again where the time takes a gradient or f has weights that do, as a learnt schedule's has.
+    The result can be differentiated again if t requires a gradient, or if f has weights that do (a learnt schedule).
     """
     learnt = torch.is_grad_enabled() and (t.requires_grad or f(t.detach()).requires_grad)
     with torch.inference_mode(False), torch.enable_grad():
@@ -165,11 +167,11 @@ class NoiseSchedule(nn.Module, ABC):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NoiseSchedule:
         # A table of betas in half precision is a classic mistake: alpha_bar rounds to 1 for the first steps. So
-        # `.to(device)` moves a schedule's tables, and nothing changes their precision but a device without float64.
+        # `.to(device)` moves a schedule's tables, and their precision changes only on a device without float64.
         tables = {name: b for name, b in self._buffers.items() if b is not None and b.is_floating_point()}
         for name in tables:
             self._buffers[name] = None
-        super()._apply(fn, recurse)  # what else a schedule may have: parameters, parts, whole numbers
+        super()._apply(fn, recurse)  # whatever else it may have: parameters, submodules, integer buffers
         for name, table in tables.items():
             device = fn(torch.empty(0, device=table.device)).device
             dtype = torch.float32 if device.type == "mps" else torch.float64
@@ -229,7 +231,7 @@ class BetaSchedule(_VariancePreserving):
 
     Raises:
         ValueError: if betas is not one-dimensional or leaves (0, 1).
-        TypeError: if it is a text.
+        TypeError: if betas is a string.
     """
 
     betas: Tensor
@@ -296,8 +298,9 @@ class BetaSchedule(_VariancePreserving):
         """alpha_bar falls like a sigmoid in t (Jabri et al. 2022, "Scalable adaptive computation for iterative
         generation").
 
-        alpha_bar(t) = (S(end / tau) - S((start + t (end - start)) / tau)) / (S(end / tau) - S(start / tau)). Some codes
-        put a sigmoid on beta instead; this is the one on alpha_bar.
+        alpha_bar(t) = (S(end / tau) - S((start + t (end - start)) / tau)) / (S(end / tau) - S(start / tau)),
+        with S the sigmoid. The last beta is capped at ``max_beta``, as in ``cosine``. Some implementations apply a
+        sigmoid to beta instead; this is the one on alpha_bar.
         """
         check_counts("BetaSchedule.sigmoid", num_timesteps=num_timesteps)
         if not is_real(start, end, tau, max_beta) or not (start < end and tau > 0 and 0 < max_beta < 1):
@@ -357,15 +360,15 @@ class BetaSchedule(_VariancePreserving):
         return torch.lerp(left, right, position - k)
 
     def diffusion(self, t: Tensor) -> Tensor:
-        """g(t) = sqrt(beta(t)): the slope of the piece that t lies in (at a node, of one of its two: rounding decides).
+        """g(t) = sqrt(beta(t)), where -beta(t) is the slope of log alpha_bar on the piece that contains t.
 
-        Shape of t.
+        At a node, rounding decides which of the two neighbouring pieces that is. Shape of t.
         """
         k = (self._beside_the_table(t) * self.num_timesteps).floor().long().clamp(0, self.num_timesteps - 1)
         return torch.sqrt(-torch.log1p(-_nodes(self.betas, k)) * self.num_timesteps)
 
     def time_at(self, log_snr: Tensor) -> Tensor:
-        """Inverse of ``log_snr`` in closed form: alpha_bar = sigmoid(log_snr), then the piece that holds it.
+        """Inverse of ``log_snr`` in closed form: alpha_bar = sigmoid(log_snr), then find its piece of the table.
 
         Shape of ``log_snr``.
         """
@@ -383,14 +386,14 @@ class BetaSchedule(_VariancePreserving):
 
 
 def _nodes(table: Tensor, k: Tensor) -> Tensor:
-    """The entries k of a table (N,), shape of k: what ``take`` gives, which PyTorch does not have on MPS."""
+    """The entries k of a table (N,), shape of k: the same as ``torch.take``, which PyTorch lacks on MPS."""
     return table.index_select(0, k.flatten()).reshape(k.shape)
 
 
 class VPSchedule(_VariancePreserving):
     """The variance-preserving SDE with beta(t) on a straight line (Song et al. 2021, eq. 32-33).
 
-    log alpha_bar(t) = -beta_min t - (beta_max - beta_min) t^2 / 2: the limit of DDPM's linear table for T to infinity,
+    log alpha_bar(t) = -beta_min t - (beta_max - beta_min) t^2 / 2: DDPM's linear table as T goes to infinity,
     with beta_min = T beta_1 and beta_max = T beta_T.
     """
 
@@ -444,7 +447,7 @@ class SubVPSchedule(VPSchedule):
         return -(super().diffusion(t) ** 2) / 2
 
     def diffusion(self, t: Tensor) -> Tensor:
-        """g(t) = sqrt(beta(t) (1 - alpha_bar(t)^2)) (Song et al. 2021, eq. 28). Shape of t."""
+        """g(t) = sqrt(beta(t) (1 - alpha_bar(t)^2)) (Song et al. 2021, eq. 12). Shape of t."""
         return super().diffusion(t) * torch.sqrt(-torch.expm1(2 * self.log_alpha_bar(t)))
 
     def time_at(self, log_snr: Tensor) -> Tensor:
@@ -490,11 +493,11 @@ class VESchedule(NoiseSchedule):
     """The variance-exploding SDE: alpha = 1, sigma^2 = sigma_min^2 ((sigma_max / sigma_min)^(2t) - 1).
 
     (Song et al. 2021, eq. 29 and 30.)
-    The -1 makes sigma(0) = 0, which most codes leave out (theirs is sigma_min at t = 0).
+    The -1 makes sigma(0) = 0. Most implementations leave it out, and theirs is sigma_min at t = 0.
 
     Args:
         sigma_min: the scale at which the noise starts to grow geometrically, > 0, in units of the data.
-        sigma_max: about the noise at t = 1; of the size of the largest distance within the data.
+        sigma_max: about sigma(1); choose it about as large as the largest distance between two data points.
     """
 
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0) -> None:

@@ -234,9 +234,9 @@ class Trainer(Generic[Model]):
         self._shares = self._accelerator.num_processes * config.accumulate
         if config.batch_size % self._shares:
             raise ValueError(
-                f"a batch of {config.batch_size} cannot be split evenly: there are "
-                f"{self._accelerator.num_processes} processes with {config.accumulate} parts each. Make batch_size a "
-                f"multiple of {self._shares}."
+                f"a batch of {config.batch_size} cannot be split evenly among {self._accelerator.num_processes} "
+                f"process{'es' * (self._accelerator.num_processes > 1)} with {config.accumulate} parts each: make "
+                f"batch_size a multiple of {self._shares}."
             )
         self.model = model.to(self.device)
         for part in (*model.parameters(), *model.buffers()):

@@ -349,8 +349,8 @@ DENOISER: list[Row] = [
         "the learnt variance's output taken for the share itself",
     ),
     (
-        "torch.exp(low + v * (high - low)).nan_to_num(",
-        "torch.exp((low + v * (high - low)) / 2).nan_to_num(",
+        "std = torch.exp(low + v * (high - low))",
+        "std = torch.exp((low + v * (high - low)) / 2)",
         "likelihood::learnt_variance_spans_from_beta_tilde_to_beta",
         "exp(log std / 2): variance and standard deviation again",
     ),
@@ -391,8 +391,8 @@ DENOISER: list[Row] = [
         "a label lost on the way to a learnt width",
     ),
     (
-        "torch.exp(low + v * (high - low)).nan_to_num(\n            nan=0.0\n        )",
-        "torch.exp(low + v * (high - low))",
+        "torch.where(low.isneginf(), 0, std)",
+        "std",
         "likelihood::a_treated_learnt_variance_is_treated_asked_with_the_label_and_0_at_the_end",
         "a learnt width of the last step that is no number",
     ),

@@ -25,9 +25,9 @@ LIMIT = 5e6  # bytes of weights: everybody who installs the package downloads th
 
 
 SHIPPED = """\
-`model.safetensors` holds the averaged weights in half precision, of which these numbers are; `recipe.toml` everything
-that was set, and `metrics.csv` the log of the training. `scripts/ship_model.py` put them here. The weights are
-under the licence of the package; the data that they were learnt from have one of their own."""
+`model.safetensors` holds the averaged weights in half precision, with which these numbers were measured;
+`recipe.toml` everything that was set, and `metrics.csv` the log of the training. `scripts/ship_model.py` put them
+here. The weights are under the licence of the package; the data that they were learnt from have one of their own."""
 
 
 def main() -> None:

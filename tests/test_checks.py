@@ -126,9 +126,11 @@ def test_nothing_is_not_close_to_nothing():
 
 def test_zero_shows_the_rest():
     x = sympy.Symbol("x")
-    assert failure(lambda c: c.zero((x + 1) ** 2 - x**2 - 1)) == ("simplified, there remains 2*x where 0 was expected")
-    assert "remains x" in failure(lambda c: c.zero(sympy.Matrix([[0, x]])))
-    assert "remains nan" in failure(lambda c: c.zero(sympy.nan))
+    assert failure(lambda c: c.zero((x + 1) ** 2 - x**2 - 1)) == (
+        "after simplification 2*x remains where 0 was expected"
+    )
+    assert "x remains" in failure(lambda c: c.zero(sympy.Matrix([[0, x]])))
+    assert "nan remains" in failure(lambda c: c.zero(sympy.nan))
 
 
 @pytest.mark.parametrize("value", [0, 0.0, torch.zeros(()), sympy.Eq(sympy.Symbol("x"), 1), sympy.true])

@@ -202,21 +202,21 @@ def test_cifar10_has_the_numbers_of_edm():
     [
         ("[train]\nstepz = 3", r"there is no train\.stepz; \[train\] has steps, .* Did you mean steps\?"),
         ("[trian]\nsteps = 3", r"there is no trian; a recipe has .* Did you mean train\?"),
-        ("train = 3", r"train is 3; it is a table, \[train\]"),
-        ("[train]\nsteps = 'many'", r"train\.steps is 'many'; it is a whole number"),
-        ("[train]\nsteps = 2.5", r"train\.steps is 2\.5; it is a whole number"),
-        ("[train]\nsteps = true", r"train\.steps is True; it is a whole number"),
+        ("train = 3", r"train is 3; it must be a table, \[train\]"),
+        ("[train]\nsteps = 'many'", r"train\.steps is 'many'; it must be a whole number"),
+        ("[train]\nsteps = 2.5", r"train\.steps is 2\.5; it must be a whole number"),
+        ("[train]\nsteps = true", r"train\.steps is True; it must be a whole number"),
         ("[train]\nsteps = 0", r"TrainConfig got steps=0"),
-        ("[unet]\nchannels = 3", r"unet\.channels is 3; it is a list, each item a whole number"),
-        ("[unet]\nattention = [1]", r"unet\.attention is 1; it is true or false"),
-        ("[data]\nset = 'mnits'", r"data\.set is 'mnits'; it is one of .* Did you mean mnist\?"),
+        ("[unet]\nchannels = 3", r"unet\.channels is 3; it must be a list, each item a whole number"),
+        ("[unet]\nattention = [1]", r"unet\.attention is 1; it must be true or false"),
+        ("[data]\nset = 'mnits'", r"data\.set is 'mnits'; it must be one of .* Did you mean mnist\?"),
         ("[model]\nschedule = 'cosin'", r"model\.schedule is 'cosin'; .* Did you mean cosine\?"),
-        ("[sample]\nsampler = 'plms'", r"the sampler is 'plms'; it is one of dpmpp_2m, ddim"),
+        ("[sample]\nsampler = 'plms'", r"the sampler is 'plms'; it must be one of dpmpp_2m, ddim"),
         ("[sample]\nsteps = 0", r"steps=0; it takes at least one"),
         ("[evaluate]\nn = 3", r"give n = 0, or n >= 4"),
         ("[mlp]\nwidth = 64", r"sets mlp and trains on digits, for which the network is the one in unet"),
         ("[data]\nset = 'moons'\n[unet]\npatch = 2", r"sets unet and trains on moons"),
-        ("[train\nsteps = 3", r"is not TOML .* mend that line"),
+        ("[train\nsteps = 3", r"is not TOML .* fix that line"),
     ],
 )
 def test_a_wrong_recipe_gets_a_sentence_with_its_place(tmp_path, text, sentence, capsys):
@@ -451,7 +451,7 @@ def test_a_finished_run_is_left_alone(trained, capsys):
 def test_a_folder_of_another_run_or_with_other_things_is_refused(trained, tiny, tmp_path, capsys):
     assert main(["train", tiny, "--folder", str(trained), "--train.batch-size", "32", "--mlp.depth", "2"]) == 2
     said = capsys.readouterr().err
-    assert "mlp.depth is 1 there and 2 here, and so differ train.batch_size" in said
+    assert "mlp.depth is 1 there and 2 here; these differ too: train.batch_size" in said
     assert main(["train", tiny, "--folder", str(tmp_path)]) == 2
     assert "is not empty and holds no run" in capsys.readouterr().err
 
@@ -503,12 +503,12 @@ def test_samples_leave_the_global_generator_alone(trained):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--condition", "middle"], "a class in condition is 'middle'; it is one of upper, lower, 0, 1"),
+        (["--condition", "middle"], "a class in condition is 'middle'; it must be one of upper, lower, 0, 1"),
         (["--n", "0"], "n=0"),
         (["--seed", "-1"], "seed=-1"),
         (["--device", "abacus"], "'abacus' was asked for"),
         (["--sampler", "euler_maruyama"], "start just below 1"),
-        (["--guidance", "2", "--condition", "none"], "there is nothing to lead towards"),
+        (["--guidance", "2", "--condition", "none"], "it needs one integer label"),
     ],
 )
 def test_sample_says_what_it_cannot_do(trained, tmp_path, capsys, flags, sentence):

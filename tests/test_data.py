@@ -324,7 +324,7 @@ def test_a_set_is_found_below_the_folder_of_the_environment_variable(little_fash
     monkeypatch.setenv("DIFFUSION_EDU_DATA", str(tmp_path / "sets"))
     assert torch.equal(fashion_mnist("test").images[:, 0], images["test"])
     monkeypatch.setenv("DIFFUSION_EDU_DATA", str(tmp_path / "elsewhere"))
-    with pytest.raises(FileNotFoundError, match=r"DIFFUSION_EDU_DATA is .*no folder"):
+    with pytest.raises(FileNotFoundError, match=r"DIFFUSION_EDU_DATA is .*not a folder"):
         fashion_mnist("test")
 
 
@@ -720,7 +720,7 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(size, tmp_
 
 
 def test_folders_that_mean_nothing_get_a_sentence(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no folder"):
+    with pytest.raises(FileNotFoundError, match="not a folder"):
         image_folder(tmp_path / "nowhere", 8)
     with pytest.raises(ValueError, match=r"found no \.png"):
         image_folder(tmp_path, 8)
@@ -807,3 +807,21 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch
     for name in names:
         with pytest.raises(PermissionError, match=f"{name} may not be read by this user"):
             read_idx(tmp_path / name)
+
+
+def test_an_archive_or_a_picture_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    bins = [*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"]
+    for folder, names in (("archive", ["cifar-10-binary.tar.gz"]), ("files", bins), ("pictures", ["a.png"])):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).touch()
+    for place in ("pathlib.Path.open", "pathlib.Path.read_bytes", "diffusion_edu.data._Bounded.__init__"):
+        monkeypatch.setattr(place, refuse)
+    for folder in ("archive", "files"):
+        with pytest.raises(PermissionError, match="may not be read by this user"):
+            cifar10("test", tmp_path / folder)
+    with pytest.raises(PermissionError, match="may not be read by this user"):
+        image_folder(tmp_path / "pictures", 8)

@@ -223,6 +223,8 @@ def test_a_treated_learnt_variance_is_treated_asked_with_the_label_and_0_at_the_
     ends = torch.stack([posterior_std(SCHEDULE, s, t), transition_std(SCHEDULE, s, t)]).float()
     assert_close(std[[0, 2], 0], ends, rtol=1e-4, atol=0)
     assert torch.equal(model.denoise_with_std(x_t, SCHEDULE.time(0), t, labels)[1], torch.zeros(3, 2))
+    spoilt = labels.clone().float().fill_(math.nan)  # a network that answers NaN is not one that is sure
+    assert model.denoise_with_std(x_t, s, t, spoilt)[1].isnan().all()
 
 
 def test_a_learnt_variance_is_used_by_the_bound_and_refused_elsewhere():

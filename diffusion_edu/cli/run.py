@@ -336,7 +336,7 @@ def _card(trainer: Trainer[DiffusionModel], recipe: Recipe, command: str, log: L
     in_cycles = f" in {recipe.train.cycles} cycles of the learning rate" if recipe.train.cycles > 1 else ""
     drop = recipe.train.label_drop
     hidden = (
-        f"hidden in {drop:.0%} of the examples, so that samples can be asked for by class or without one"
+        f"hidden in {drop:.0%} of the examples, so that samples can be asked for by class or without a class"
         if drop
         else "never hidden, so that samples are asked for by class"
     )
@@ -345,8 +345,8 @@ def _card(trainer: Trainer[DiffusionModel], recipe: Recipe, command: str, log: L
         measured = "Not measured (evaluate.n = 0)."
     else:
         measured = quality.table() + (
-            f"\n\nEach to real test examples, in {quality.features}. Distances compare only at equal n and features. "
-            f"Samples by {quality.sampling}."
+            f"\n\nEach is measured against real test examples, in {quality.features}. Distances compare only at equal n "
+            f"and features. Samples by {quality.sampling}."
         )
     loss = f"{float(log.rows[-1][1]):.4f}" if log.rows else "not logged"
     return f"""# A diffusion model of {recipe.data.set}
@@ -377,7 +377,7 @@ diffusion-edu sample FOLDER --n 64 --steps {recipe.sample.steps}
 diffusion-edu evaluate FOLDER --n {recipe.evaluate.n or 1000}
 ```
 
-`model.safetensors` holds the averaged weights that these numbers are of, `weights.safetensors` the last ones, and
-`recipe.toml` everything that was set. A model of this size is for learning how diffusion works. It was not examined
-for what its samples could be misused for, or for what its training data leave out.
+`model.safetensors` holds the averaged weights, with which these numbers were measured, `weights.safetensors` the last
+ones, and `recipe.toml` everything that was set. A model of this size is for learning how diffusion works. It was not
+examined for what its samples could be misused for, or for what its training data leave out.
 """

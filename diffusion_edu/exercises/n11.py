@@ -187,10 +187,11 @@ def _annealed(attempt: Callable[..., object]) -> str | None:
     elif set(probe.asked) == {0.5}:
         return "only the last level is used, so this is plain Langevin at the smallest sigma"
     else:
-        asked = ", ".join(f"{sigma:g}" for sigma in probe.asked)
+        levels = ", ".join(f"{sigma:g}" for sigma in probe.asked)
+        said = f"asked at sigma = {levels}" if levels else "never asked"
         return (
-            f"the score was {f'asked at sigma = {asked}' if asked else 'never asked'}; with {moves} moves at each of the "
-            f"levels 2 and 0.5 it should be asked {moves} times at 2 and then {moves} times at 0.5"
+            f"the score was {said}; with {moves} moves at each of the levels 2 and 0.5 it should be asked {moves} "
+            f"times at 2 and then {moves} times at 0.5"
         )
     steps = (size * two) ** 2
     fixed = (size * two[-1]) ** 2 * len(two)
