@@ -345,8 +345,8 @@ def _card(trainer: Trainer[DiffusionModel], recipe: Recipe, command: str, log: L
         measured = "Not measured (evaluate.n = 0)."
     else:
         measured = quality.table() + (
-            f"\n\nEach is measured against real test examples, in {quality.features}. Distances compare only at equal n "
-            f"and features. Samples by {quality.sampling}."
+            f"\n\nEach is measured against real test examples, in {quality.features}. Distances compare only at equal "
+            f"n and features. Samples by {quality.sampling}."
         )
     loss = f"{float(log.rows[-1][1]):.4f}" if log.rows else "not logged"
     return f"""# A diffusion model of {recipe.data.set}
