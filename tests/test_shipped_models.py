@@ -296,5 +296,5 @@ def test_a_report_card_has_bits_where_they_are_asked_for():
     with pytest.raises(ValueError, match="bits=1 and n=1000; give from 2 to n"):
         EvaluateConfig(bits=1)
     points = recipe_from({"data": {"set": "moons"}}, "")
-    with pytest.raises(ValueError, match="bits=3 for points; bits per dimension are of 8-bit pictures"):
+    with pytest.raises(ValueError, match="bits=3 for points; only 8-bit pictures have them"):
         measure(model, points, recipe.sample, 8, 0, bits=3)

@@ -693,7 +693,7 @@ def test_the_checkpoint_is_written_last(tmp_path, monkeypatch):
 
 
 def test_a_device_that_is_not_there_gets_a_sentence():
-    with pytest.raises(ValueError, match=r"'gpu' was asked for, and PyTorch .* finds auto, cpu"):
+    with pytest.raises(ValueError, match=r"'gpu' was asked for, and PyTorch .*cpu here; name one of these, or auto"):
         moons_trainer(device="gpu")
 
 
