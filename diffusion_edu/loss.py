@@ -110,15 +110,17 @@ def hybrid_loss(
     steps: int = 1000,
     share: float = 1e-3,
 ) -> Tensor:
-    """L_simple for the mean, and a little of the bound for the variance alone (Nichol & Dhariwal 2021, eq. 16).
+    """The plain loss for the mean, and a little of the bound for the variance alone (Nichol & Dhariwal 2021, eq. 16).
+
+    The plain loss is L_simple where the network predicts eps.
 
     Args:
         model: a model with a learnt variance; the other arguments are as for ``denoising_loss``.
         steps: T of the chain whose bound is used: each term belongs to a step from t to t - 1/T.
-        share: lambda, the weight of the bound relative to L_simple.
+        share: lambda, the weight of the bound relative to the plain loss.
 
     Returns:
-        (B,). Where t <= 1/T the step ends at 0 and needs no variance, so L_simple stands alone.
+        (B,). Where t <= 1/T the step ends at 0 and needs no variance, so the plain loss stands alone.
 
     Raises:
         ValueError: if steps or share is out of range, or as for ``denoising_loss``.

@@ -350,7 +350,7 @@ def resampled(step: Step, times: int = 5) -> Step:
     """Each step is taken, undone by fresh noise, and taken again (RePaint: Lugmayr et al. 2022, algorithm 1).
 
     Around ``guidance.Inpainting`` it lets the unknown part adapt to the known one before the noise gets lower; around
-    a plain denoiser it changes nothing but the cost. The step into s = 0 is taken once.
+    a plain denoiser whose steps are exact it changes nothing but the cost. The step into s = 0 is taken once.
 
     Args:
         step: a one-step sampler, for example ``ancestral()``.
