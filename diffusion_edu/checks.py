@@ -393,7 +393,8 @@ def diagnose(
     wanted = _tensor(right)
     if wanted is None:
         return _diagnose_by_equality(answer, right, wrong or {})
-    given, which = _tensor(answer), f"{what}: " if what else ""
+    which = f"{what}: " if what else ""
+    given = _tensor(answer)
     if given is None:
         return f"{which}a number or a tensor was asked for, and this is {_a(type(answer).__name__)}"
     diagnosis = None
