@@ -5,6 +5,7 @@ holds the folded solution, with its code in a ```python fence.
 """
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from diffusion_edu.checks import Verdict, parsed
+from diffusion_edu.exercises import n04
 from tests import wrong_answers
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
@@ -127,3 +129,17 @@ def test_some_exercises_ask_for_several_answers():
 
 def test_there_are_exercises():
     assert len(ALL) >= 3
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_two_letters_are_no_program_of_a_hunt(path):
+    module = importlib.import_module(f"diffusion_edu.exercises.n{path.stem.split('_')[0].lower()}")
+    letters = ("PROGRAMS", "NETWORKS", "NAMES", "LOOPS", "SIMULATORS", "PROTOCOLS")
+    for names in (getattr(module, word, ()) for word in letters):
+        assert "CD" not in names and "" not in names
+
+
+@pytest.mark.parametrize("name", ["CD", ""])
+def test_a_hunt_runs_one_program_at_a_time(name):
+    with pytest.raises(ValueError, match=r"run_program"):
+        n04.run_program(name, 1.0, 50)

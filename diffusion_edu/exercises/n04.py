@@ -20,7 +20,7 @@ __all__ = ["NAMES", "audit", "bits", "missing", "one_term", "report", "run_progr
 SCHEDULE = BetaSchedule.linear()
 LIMIT = 1e-6  # nats: an audit accuses a program whose number is further from 0
 HONEST = "D"
-PROGRAMS = "ABCDE"
+PROGRAMS = tuple("ABCDE")
 NAMES = ("L_T", "L_1", "L_0", "widths", "none")
 
 
@@ -183,7 +183,7 @@ def run_program(name: str, v_0: float, steps: int) -> tuple[float, float, float]
     Raises:
         ValueError: for another name, variance or number of steps.
     """
-    if name not in PROGRAMS or len(name) != 1 or v_0 <= 0 or steps < 3:
+    if name not in PROGRAMS or v_0 <= 0 or steps < 3:
         raise ValueError(
             f"run_program got {name!r}, v_0 = {v_0} and T = {steps}; it takes A to E, v_0 > 0 and T from 3 on."
         )

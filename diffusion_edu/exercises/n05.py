@@ -23,7 +23,7 @@ SCHEDULE = BetaSchedule.linear()
 K = 300  # the step at which the small network is trained
 MARGIN = 0.05  # how far above the floor its loss may lie, as a fraction of the floor
 FRESH = 20_000  # draws on which it is judged
-PROGRAMS = "ABCDE"
+PROGRAMS = tuple("ABCDE")
 HONEST = "C"
 GAMMA = 5.0
 
@@ -147,7 +147,7 @@ def run_program(name: str, denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tens
     Raises:
         ValueError: for another name.
     """
-    if name not in PROGRAMS or len(name) != 1:
+    if name not in PROGRAMS:
         raise ValueError(f"the programs are A, B, C, D and E, and {name!r} was asked for.")
     x_t = q_sample(SCHEDULE, x_0, t, eps)
     told = t.roll(1) if name == "D" else t  # D: not the time of this x_t

@@ -16,7 +16,7 @@ from ..unet import UNet
 
 __all__ = ["NETWORKS", "ask", "bug_hunt", "group_norm", "planes", "raw_step", "sinusoids", "width_of_field"]
 
-NETWORKS = "ABCDE"
+NETWORKS = tuple("ABCDE")
 HONEST = "D"
 
 
@@ -169,7 +169,7 @@ def ask(name: str, x: Tensor, level: Tensor) -> Tensor:
     Raises:
         ValueError: for another name.
     """
-    if name not in NETWORKS or len(name) != 1:
+    if name not in NETWORKS:
         raise ValueError(f"the networks are A, B, C, D and E, and {name!r} was asked for.")
     with torch.no_grad():
         if name == "A":

@@ -27,7 +27,7 @@ __all__ = [
     "walk",
 ]
 
-PROGRAMS = "ABCDE"
+PROGRAMS = tuple("ABCDE")
 HONEST = "B"
 DECAY = 0.999
 RATE = 0.1
@@ -263,7 +263,7 @@ def run_program(
     Raises:
         ValueError: for another name.
     """
-    if name not in PROGRAMS or len(name) != 1:
+    if name not in PROGRAMS:
         raise ValueError(f"the programs are A, B, C, D and E, and {name!r} was asked for.")
     generator = seeded(7, 5)
     network = network.to(device)

@@ -23,7 +23,7 @@ __all__ = ["DATA", "bug_hunt", "clipped_step", "last_noise", "run_sampler", "ski
 
 STEPS = 50  # of the four samplers, under the cosine schedule
 DRAWS = 1500
-NAMES = "ABCD"
+NAMES = tuple("ABCD")
 HONEST = "C"
 HONEST_RUNS = 6  # runs of the honest sampler, to learn how much a measure varies by itself
 LIMIT = 5.0  # of its own standard deviations: further up, a measure accuses a sampler
@@ -212,7 +212,7 @@ def run_sampler(name: str, seed: int = 0) -> Tensor:
     Raises:
         ValueError: for another name.
     """
-    if name not in NAMES or len(name) != 1:
+    if name not in NAMES:
         raise ValueError(f"the samplers are A, B, C and D, and {name!r} was asked for.")
     return _samples(name, seed).clone()
 

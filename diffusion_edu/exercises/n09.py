@@ -38,7 +38,7 @@ MIXTURE = GaussianMixture(  # the data of the six loops, on a line
     torch.tensor([[-1.5], [-0.2], [1.3]], dtype=torch.float64),
     torch.tensor([0.12, 0.06, 0.15], dtype=torch.float64),
 )
-LOOPS = "ABCDEF"
+LOOPS = tuple("ABCDEF")
 HONEST, OTHER_ETA = "D", "A"  # the second draws its noise with another eta, which is no bug
 HONEST_RUNS = 16
 LIMIT = 8.0  # standard deviations
@@ -304,7 +304,7 @@ def run_loop(name: str, seed: int = 0) -> Tensor:
     Raises:
         ValueError: for another name.
     """
-    if name not in LOOPS or len(name) != 1:
+    if name not in LOOPS:
         raise ValueError(f"the loops are A, B, C, D, E and F, and {name!r} was asked for.")
     return _run(name, seed).clone()
 

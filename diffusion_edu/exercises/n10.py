@@ -34,7 +34,7 @@ __all__ = [
 SCHEDULE = CosineSchedule()
 MIXTURE = GaussianMixture(*moons())
 DENOISER, CLASSIFIER = MIXTURE.denoiser(SCHEDULE), MIXTURE.classifier(SCHEDULE)
-PROGRAMS = "ABCDE"
+PROGRAMS = tuple("ABCDE")
 HONEST = "B"
 NEARLY_CLEAN = 1e-3  # the time for which the classifier of clean data was made
 WIDE = GaussianMixture(*moons(std=0.3))  # moons that overlap, so that Bayes' rule alone leaves doubts about the class
@@ -201,7 +201,7 @@ def run_program(name: str, x_t: Tensor, t: Tensor, labels: Tensor, w: float) -> 
     Raises:
         ValueError: for another name.
     """
-    if name not in PROGRAMS or len(name) != 1:
+    if name not in PROGRAMS:
         raise ValueError(f"the programs are A, B, C, D and E, and {name!r} was asked for.")
     x, rows = x_t.detach().double(), torch.arange(len(x_t))
     without, with_label = DENOISER(x, t), DENOISER(x, t, labels)

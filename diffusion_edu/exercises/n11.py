@@ -34,7 +34,7 @@ LEFT_RIGHT = GaussianMixture(
     torch.tensor([0.1, 0.1], dtype=torch.float64),
 )
 
-PROGRAMS = "ABCDEF"
+PROGRAMS = tuple("ABCDEF")
 HONEST = "D"
 COIN = GaussianMixture(
     torch.tensor([0.3, 0.7], dtype=torch.float64),
@@ -282,7 +282,7 @@ def run_program(name: str, seed: int = 0) -> Tensor:
     Raises:
         ValueError: for another name.
     """
-    if name not in PROGRAMS or len(name) != 1:
+    if name not in PROGRAMS:
         raise ValueError(f"the programs are A, B, C, D, E and F, and {name!r} was asked for.")
     return _walk(name, seed).clone()
 

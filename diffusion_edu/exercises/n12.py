@@ -19,7 +19,7 @@ __all__ = ["SIMULATORS", "betas_of", "bug_hunt", "flow_sde", "ito_cube", "revers
 
 VP = VPSchedule()
 T = 2000  # steps of the table that is asked for
-SIMULATORS = "ABCDE"
+SIMULATORS = tuple("ABCDE")
 HONEST = "C"
 STEPS = 100  # of each simulator
 RUNS = 4000  # independent walks of each
@@ -231,7 +231,7 @@ def run_simulator(name: str, seed: int = 0) -> Tensor:
     Raises:
         ValueError: for another name.
     """
-    if name not in SIMULATORS or len(name) != 1:
+    if name not in SIMULATORS:
         raise ValueError(f"the simulators are A, B, C, D and E, and {name!r} was asked for.")
     return _walk(name, seed).clone()
 

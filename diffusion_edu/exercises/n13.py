@@ -16,7 +16,7 @@ from ..schedule import CosineSchedule
 
 __all__ = ["PROGRAMS", "bug_hunt", "embedded_pair", "grid", "order_of", "run_program", "weights_2m"]
 
-PROGRAMS = "ABCDE"
+PROGRAMS = tuple("ABCDE")
 HONEST = "D"
 SMALLEST = 0.02  # the noise ratio at which program C stops
 TOLERANCE, FIRST = 1e-3, 1e-3  # of exercise 13.3
@@ -238,7 +238,7 @@ def run_program(name: str, denoiser: Denoiser, x: Tensor, times: Tensor) -> Tens
     Raises:
         ValueError: for another name.
     """
-    if name not in PROGRAMS or len(name) != 1:
+    if name not in PROGRAMS:
         raise ValueError(f"the programs are A, B, C, D and E, and {name!r} was asked for.")
     return _multistep(denoiser, x, times) if name == "B" else _heun(name, denoiser, x, times)
 

@@ -24,7 +24,7 @@ __all__ = [
     "two_sizes",
 ]
 
-PROTOCOLS = "ABCDE"
+PROTOCOLS = tuple("ABCDE")
 HONEST = "C"
 CAP = 100  # how many samples protocol D looks at
 SAMPLERS = "ABC"
@@ -232,7 +232,7 @@ def run_protocol(name: str, samples: Tensor, train: Tensor, test: Tensor, featur
     Raises:
         ValueError: for another name.
     """
-    if name not in PROTOCOLS or len(name) != 1:
+    if name not in PROTOCOLS:
         raise ValueError(f"the protocols are A, B, C, D and E, and {name!r} was asked for.")
     samples = samples[:CAP] if name == "D" else samples  # D: never more than CAP samples
     levels = (samples.double() + 1) * 127.5

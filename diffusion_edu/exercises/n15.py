@@ -27,7 +27,7 @@ __all__ = [
 
 SCHEDULE = BetaSchedule.linear()
 TIMES = (0.1, 0.35, 0.6, 0.9)  # of the straight path, where a converted velocity is asked for
-PROGRAMS = "ABCDE"
+PROGRAMS = tuple("ABCDE")
 HONEST = "B"
 
 Field = Callable[[Tensor, Tensor], Tensor]
@@ -224,7 +224,7 @@ def run_program(name: str, velocity: Field, x: Tensor, steps: int) -> Tensor:
     Raises:
         ValueError: for another name.
     """
-    if name not in PROGRAMS or len(name) != 1:
+    if name not in PROGRAMS:
         raise ValueError(f"the programs are A, B, C, D and E, and {name!r} was asked for.")
     h = 1 / steps
     if name == "B":  # the other convention: tau rises from 0, and the velocity is turned

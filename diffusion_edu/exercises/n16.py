@@ -21,7 +21,7 @@ from ..schedule import BetaSchedule, VPSchedule
 
 __all__ = ["PROGRAMS", "betas_of", "bug_hunt", "load_folder", "run_adapter", "times_of_timesteps", "x_0_of_output"]
 
-PROGRAMS = "ABCDE"
+PROGRAMS = tuple("ABCDE")
 HONEST = "C"
 CLOSE = 1e-4  # of x_0_hat in exercise 16.5, absolute and relative: float32 there and here
 
@@ -153,7 +153,7 @@ def run_adapter(name: str, denoiser: Denoiser, sample: Tensor, timestep: Tensor)
         ValueError: for another name.
         TypeError: for a denoiser whose schedule is not a ``BetaSchedule``.
     """
-    if name not in PROGRAMS or len(name) != 1:
+    if name not in PROGRAMS:
         raise ValueError(f"the adapters are A, B, C, D and E, and {name!r} was asked for.")
     schedule = denoiser.schedule
     if not isinstance(schedule, BetaSchedule):
