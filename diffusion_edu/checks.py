@@ -38,6 +38,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .door import said
+
 __all__ = [
     "BrokenExerciseError",
     "Claim",
@@ -129,7 +131,10 @@ class Claim:
         a, b = _pair(value, expected)
         error = _pair(value, standard_error)[1]
         if not bool(((error > 0) & error.isfinite()).all()):
-            raise ValueError(f"A standard error is positive and finite, and {standard_error} was given.")
+            raise ValueError(
+                f"statistic() got the standard error {standard_error}; it must be positive and finite. A sample "
+                "without any spread has none: compare its values with close()."
+            )
         distance = ((a - b).abs() / error).flatten()
         if distance.numel() == 0:
             raise AssertionError("there are no numbers to compare: the tensors are empty")
@@ -185,9 +190,9 @@ def claim(tag: str, statement: str) -> Iterator[Claim]:
         RuntimeError: under ``python -O``.
     """
     if not TAG.fullmatch(tag):
-        raise ValueError(f"A claim's tag is an equation's number such as 4.7, 4.7b or A.3, and {tag!r} was given.")
+        raise ValueError(f"claim() got the tag {tag!r}; give an equation's number, such as 4.7, 4.7b or A.3.")
     if not statement.strip() or "\n" in statement:
-        raise ValueError(f"Claim ({tag}) says in one line what it claims, and {statement!r} was given.")
+        raise ValueError(f"claim() got the statement {statement!r} for ({tag}); say in one line what is claimed.")
     if not __debug__:
         raise RuntimeError(
             f"Claim ({tag}) cannot be checked under -O or PYTHONOPTIMIZE, which skip assertions. "
@@ -605,7 +610,7 @@ def _pair(actual: object, expected: object) -> tuple[Tensor, Tensor]:
     a, b = _tensor(actual), _tensor(expected)
     for tensor, value in ((a, actual), (b, expected)):
         if tensor is None:
-            raise TypeError(f"Numbers are compared here (tensors, arrays), and {type(value).__name__} was given.")
+            raise TypeError(f"A check got {said(value)}; give real numbers to compare: a tensor, an array or a number.")
     assert a is not None and b is not None
     if b.dim() and a.shape != b.shape:
         raise AssertionError(

@@ -15,6 +15,7 @@ import numbers
 from pathlib import Path
 from typing import TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,9 +61,11 @@ def check_counts(who: str, least: int = 1, **values: object) -> None:
 
 
 def said(value: object) -> str:
-    """A value in words, for an error: a tensor by its shape, type and device, anything else as it prints."""
+    """A value in words, for an error: tensors and arrays by their shape and type, anything else as it prints."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}, type {value.dtype} on {value.device}"
+    if isinstance(value, np.ndarray):
+        return f"a NumPy array of shape {value.shape}, type {value.dtype}"
     text = repr(value)
     return f"{text if len(text) < 60 else type(value).__name__} ({type(value).__name__})"
 

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from .data import to_uint8
-from .door import check_counts
+from .door import check_counts, check_tensors
 from .storage import write_atomically
 
 __all__ = [
@@ -69,15 +69,18 @@ def tile(images: Tensor, columns: int = 8, pad: int = 1) -> Pixels:
     Raises:
         ValueError: where the shape is another, there is no image, a number is not finite, or ``columns`` or ``pad`` is
             too small.
+        TypeError: where the images are not a tensor.
     """
+    check_tensors("viz.tile", "a batch of images, (N, 1, H, W) or (N, 3, H, W), as a tensor in [-1, 1]", images=images)
     if images.dim() != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(
-            f"tile takes images of shape (N, 1, H, W) or (N, 3, H, W) with N > 0, and {tuple(images.shape)} was given."
+            f"viz.tile got images of shape {tuple(images.shape)}; give at least one, as (N, 1, H, W) or (N, 3, H, W). "
+            "image[None] makes a batch of a single image."
         )
-    check_counts("tile", columns=columns)
-    check_counts("tile", 0, pad=pad)
+    check_counts("viz.tile", columns=columns)
+    check_counts("viz.tile", 0, pad=pad)
     if not bool(images.isfinite().all()):
-        raise ValueError("These images hold numbers that are not finite: look first at what made them.")
+        raise ValueError("viz.tile got images with NaN or infinity in them; look first at what made them.")
     n, channels, height, width = images.shape
     columns = min(columns, n)
     rows = math.ceil(n / columns)
@@ -106,10 +109,14 @@ def show_images(
 
     Raises:
         ValueError: where ``tile`` raises one, or there are not N titles.
+        TypeError: where the images are not a tensor.
     """
-    if titles is not None and len(titles) != len(images):
-        raise ValueError(f"Each of the {len(images)} images takes one title, and {len(titles)} were given.")
     pixels = tile(images, columns)
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(
+            f"viz.show_images got {len(images)} images and {len(titles)} titles; give one title for each image, or "
+            "title= for all of them."
+        )
     if titles is None:
         figure, axes = _figure(title, pixels.shape[1] / pixels.shape[0], math.ceil(len(images) / columns) * inches)
         _image(axes, pixels)
@@ -147,8 +154,9 @@ def scatter(
 
     Raises:
         ValueError: where the shape or the colour is another.
+        TypeError: where the points are not a tensor.
     """
-    _check_plane(x, "points")
+    _check_plane("viz.scatter", x)
     points = _numpy(x)
     axes.scatter(
         points[:, 0],
@@ -189,10 +197,15 @@ def field(
 
     Raises:
         ValueError: where a shape or the colour is another.
+        TypeError: where points or arrows are not tensors.
     """
-    _check_plane(x, "points")
+    _check_plane("viz.field", x)
+    check_tensors("viz.field", "the arrows, (N, 2), as a tensor", v=v)
     if v.shape != x.shape:
-        raise ValueError(f"Points {tuple(x.shape)} take arrows of that shape, and {tuple(v.shape)} was given.")
+        raise ValueError(
+            f"viz.field got points x of shape {tuple(x.shape)} and arrows v of shape {tuple(v.shape)}; give one arrow "
+            "for each point."
+        )
     points, arrows = _numpy(x), _numpy(v)
     axes.quiver(
         *points.T,
@@ -234,11 +247,14 @@ def histogram_against(
 
     Raises:
         ValueError: where a shape or the colour is another.
+        TypeError: where one of the three is not a tensor.
     """
+    check_tensors("viz.histogram_against", "numbers as a tensor of one axis", samples=samples, x=x, density=density)
     if samples.dim() != 1 or x.dim() != 1 or x.shape != density.shape or len(samples) == 0 or len(x) < 2:
         raise ValueError(
-            "A histogram takes samples (N,), places x (M,) and the density there (M,), and "
-            f"{tuple(samples.shape)}, {tuple(x.shape)} and {tuple(density.shape)} were given."
+            f"viz.histogram_against got samples {tuple(samples.shape)}, x {tuple(x.shape)} and density "
+            f"{tuple(density.shape)}; give samples (N,) with N > 0, and x and the density there (M,) with M > 1. "
+            "samples[:, 0] takes the first coordinate of points in the plane."
         )
     places, values = _numpy(x), _numpy(samples)
     edges = np.linspace(places[0], places[-1], 61)
@@ -263,8 +279,8 @@ def png_bytes(pixels: Pixels) -> bytes:
     """
     if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
         raise ValueError(
-            f"A picture is uint8 of shape (H, W) or (H, W, 3), and {pixels.dtype} of shape {pixels.shape} was "
-            "given. tile() makes one from images in [-1, 1]."
+            f"viz.png_bytes got pixels of type {pixels.dtype} and shape {pixels.shape}; give uint8 of shape (H, W) or "
+            "(H, W, 3). viz.tile makes such pixels from images in [-1, 1]."
         )
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "png", optimize=True)
@@ -320,10 +336,14 @@ def _numpy(x: Tensor) -> npt.NDArray[np.float64]:
 
 def _colour(name: str) -> str:
     if name not in COLOURS:
-        raise ValueError(f"The course's colours are {', '.join(COLOURS)}, and {name!r} was given.")
+        raise ValueError(f"viz has no colour {name!r}; give one of the course's: {', '.join(COLOURS)}.")
     return COLOURS[name]
 
 
-def _check_plane(x: Tensor, what: str) -> None:
+def _check_plane(who: str, x: Tensor) -> None:
+    check_tensors(who, "points in the plane, (N, 2), as a tensor", x=x)
     if x.dim() != 2 or x.shape[1] != 2:
-        raise ValueError(f"The plane takes {what} of shape (N, 2), and {tuple(x.shape)} was given.")
+        raise ValueError(
+            f"{who} got points x of shape {tuple(x.shape)}; give points in the plane, (N, 2). x[:, :2] takes the first "
+            "two coordinates of points with more."
+        )

@@ -35,6 +35,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from .door import check_counts, is_real
 from .trainer import Progress, Trainer
 from .viz import Pixels, png_bytes
 
@@ -96,19 +97,21 @@ class FrameSlider:
         colours: int | None = None,
         interval: float = 0.2,
     ) -> None:
-        if not SLUG.fullmatch(slug):
+        if not isinstance(slug, str) or not SLUG.fullmatch(slug):
             raise ValueError(
-                f"A slug is lower-case letters, digits and single hyphens, such as noising-digits; {slug!r} is not."
+                f"FrameSlider got slug={slug!r}; give a name of lower-case letters, digits and single hyphens, such as "
+                "noising-digits."
             )
         if not title.strip():
-            raise ValueError(f"The slider {slug} needs a title that says what to see.")
-        if scale < 1 or scale != int(scale):
-            raise ValueError(f"The scale of slider {slug} is a whole number, at least 1, and {scale} was given.")
-        if not interval > 0:
-            raise ValueError(f"The interval of slider {slug} is a positive time in seconds, not {interval}.")
+            raise ValueError(f"Slider {slug} got an empty title; give one that says what to see.")
+        check_counts(f"Slider {slug}", scale=scale)
+        if not is_real(interval) or not interval > 0:
+            raise ValueError(f"Slider {slug} got interval={interval!r}; it must be a positive number of seconds.")
         stack = _stack(frames, slug)
         if len(labels) != len(stack):
-            raise ValueError(f"Slider {slug} has {len(stack)} frames and {len(labels)} labels; each frame takes one.")
+            raise ValueError(
+                f"Slider {slug} got {len(stack)} frames and {len(labels)} labels; give one label for each frame."
+            )
         if grays is not None:
             stack = _with_grays(stack, grays, slug)
         if colours is not None:
@@ -116,7 +119,7 @@ class FrameSlider:
         self.frames = stack
         self.labels = tuple(f"{value_name} = {label}" for label in labels)
         self.slug, self.title, self.value_name, self.caption = slug, title, value_name, caption
-        self.scale, self.interval = int(scale), interval
+        self.scale, self.interval = scale, interval
         size = len(self.html().encode())
         if size > MAX_BYTES:
             raise ValueError(
@@ -356,22 +359,22 @@ def _stack(frames: Iterable[Any], slug: str) -> Pixels:
     """The frames in one array, (F, H, W) or (F, H, W, 3)."""
     arrays = [np.asarray(frame) for frame in frames]
     if len(arrays) < 2:
-        raise ValueError(f"Slider {slug} got {len(arrays)} frame(s); it moves between frames: give two or more.")
+        raise ValueError(f"Slider {slug} got {len(arrays)} frame(s); give two or more, for it moves between them.")
     for k, array in enumerate(arrays):
         if array.dtype != np.uint8:
             raise TypeError(
-                f"Frame {k} of slider {slug} is of type {array.dtype}, and frames are uint8, from 0 to 255. "
-                "viz.tile() makes them from images in [-1, 1]."
+                f"Slider {slug} got frame {k} of type {array.dtype}; give uint8, from 0 to 255. viz.tile makes such "
+                "frames from images in [-1, 1]."
             )
         if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or array.size == 0:
             raise ValueError(
-                f"Frame {k} of slider {slug} has shape {array.shape}, and a frame is (H, W) gray or (H, W, 3) colour. "
-                "viz.tile() makes one from a batch of images."
+                f"Slider {slug} got frame {k} of shape {array.shape}; give (H, W) for gray or (H, W, 3) for colour. "
+                "viz.tile makes such a frame from a batch of images."
             )
         if array.shape != arrays[0].shape:
             raise ValueError(
-                f"Frame {k} of slider {slug} has shape {array.shape} and frame 0 has {arrays[0].shape}: "
-                "all frames take one shape."
+                f"Slider {slug} got frame {k} of shape {array.shape} and frame 0 of shape {arrays[0].shape}; give all "
+                "frames the same shape."
             )
     return np.stack(arrays)
 
@@ -379,9 +382,9 @@ def _stack(frames: Iterable[Any], slug: str) -> Pixels:
 def _with_grays(stack: Pixels, levels: int, slug: str) -> Pixels:
     """Gray frames with evenly spaced grays, black and white among them."""
     if stack.ndim != 3:
-        raise ValueError(f"grays= is for gray frames, and those of slider {slug} have colour: give colours= instead.")
+        raise ValueError(f"Slider {slug} got grays={levels} and frames with colour; give colours= instead.")
     if not 2 <= levels <= 256:
-        raise ValueError(f"Slider {slug} can keep 2 to 256 grays, and {levels} was given.")
+        raise ValueError(f"Slider {slug} got grays={levels}; it can keep 2 to 256 of them.")
     level = np.round(stack * ((levels - 1) / 255))
     return np.round(level * (255 / (levels - 1))).astype(np.uint8)
 
@@ -389,9 +392,9 @@ def _with_grays(stack: Pixels, levels: int, slug: str) -> Pixels:
 def _with_colours(stack: Pixels, colours: int, slug: str) -> Pixels:
     """Colour frames with the colours that serve all of them best, by median cut."""
     if stack.ndim != 4:
-        raise ValueError(f"colours= is for colour frames, and those of slider {slug} are gray: give grays= instead.")
+        raise ValueError(f"Slider {slug} got colours={colours} and gray frames; give grays= instead.")
     if not 2 <= colours <= 256:
-        raise ValueError(f"Slider {slug} can keep 2 to 256 colours, and {colours} was given.")
+        raise ValueError(f"Slider {slug} got colours={colours}; it can keep 2 to 256 of them.")
     picture = Image.fromarray(stack.reshape(-1, *stack.shape[2:]))
     reduced = picture.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     return np.asarray(reduced.convert("RGB")).reshape(stack.shape)
@@ -429,7 +432,9 @@ def _short(value: object) -> str:
     try:
         return f"{float(value):.3g}"  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise TypeError(f"{value!r} is not a number: give labels= to say how the values are read.") from None
+        raise TypeError(
+            f"The slider got the value {value!r}, which is not a number; give labels= to say how values are read."
+        ) from None
 
 
 # --------------------------------------------------------------------------------------- while a model trains

@@ -166,7 +166,7 @@ def test_true_takes_one_truth_value(value):
 
 @pytest.mark.parametrize("value", ["1", None, 1j])
 def test_numbers_are_wanted_where_numbers_are_compared(value):
-    with pytest.raises(TypeError, match="Numbers are compared"), claim("1.1", "it") as c:
+    with pytest.raises(TypeError, match="give real numbers to compare"), claim("1.1", "it") as c:
         c.close(value, 1.0, atol=1.0)
 
 

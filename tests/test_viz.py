@@ -52,12 +52,12 @@ def test_tile_clips_what_lies_outside():
 
 @pytest.mark.parametrize("shape", [(1, 4, 4), (4, 4), (2, 2, 4, 4), (0, 1, 4, 4)])
 def test_tile_refuses_what_is_no_batch_of_images(shape):
-    with pytest.raises(ValueError, match="tile takes images of shape"):
+    with pytest.raises(ValueError, match=r"viz\.tile got images of shape .* give at least one"):
         tile(torch.zeros(shape))
 
 
 def test_tile_refuses_what_is_not_finite():
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="NaN or infinity"):
         tile(torch.full((1, 1, 2, 2), float("nan")))
 
 
@@ -77,7 +77,7 @@ def test_show_images_gives_each_its_own_title():
     figure = show_images(IMAGES, columns=3, titles=list("abcde"), title="Five")
     assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c", "d", "e", ""]
     assert [axes.images[0].get_array().shape for axes in figure.axes[:5]] == [(4, 6)] * 5
-    with pytest.raises(ValueError, match="one title, and 2 were given"):
+    with pytest.raises(ValueError, match="5 images and 2 titles; give one title for each"):
         show_images(IMAGES, titles=["a", "b"])
 
 
@@ -115,14 +115,29 @@ def test_a_histograms_area_is_the_part_of_the_samples_inside(axes):
 
 def test_wrong_shapes_and_colours_are_sentences(axes):
     plane = torch.zeros(3, 2)
-    with pytest.raises(ValueError, match=r"points of shape \(N, 2\), and \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"^viz.scatter got points x of shape \(3, 3\); give .* \(N, 2\)"):
         scatter(torch.zeros(3, 3), axes)
-    with pytest.raises(ValueError, match=r"arrows of that shape, and \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"arrows v of shape \(2, 2\); give one arrow for each point"):
         field(plane, torch.zeros(2, 2), axes)
-    with pytest.raises(ValueError, match=r"colours are data, noise.*and 'red' was given"):
+    with pytest.raises(ValueError, match=r"no colour 'red'; give one of the course's: data, noise"):
         scatter(plane, axes, colour="red")
-    with pytest.raises(ValueError, match="A histogram takes samples"):
+    with pytest.raises(ValueError, match=r"got samples \(3, 2\), .* give samples \(N,\)"):
         histogram_against(plane, plane[:, 0], plane[:, 0], axes)
+
+
+def test_what_is_no_tensor_is_a_sentence(axes):
+    plane = torch.zeros(3, 2)
+    for call in (
+        lambda x: tile(x),
+        lambda x: show_images(x, titles=["one"]),
+        lambda x: scatter(x, axes),
+        lambda x: field(x, plane, axes),
+        lambda x: field(plane, x, axes),
+        lambda x: histogram_against(x, plane[:, 0], plane[:, 0], axes),
+        lambda x: histogram_against(plane[:, 0], plane[:, 0], x, axes),
+    ):
+        with pytest.raises(TypeError, match=r"^viz\.[a-z_]+ got [a-z]+ = .*; give .*tensor"):
+            call(np.zeros((3, 2)))
 
 
 def luminance(colour):
@@ -168,7 +183,7 @@ def test_png_gives_the_pixels_back_and_the_same_bytes_each_time(shape):
 
 @pytest.mark.parametrize("pixels", [np.zeros((2, 2)), np.zeros((2, 2, 4), np.uint8), np.zeros(2, np.uint8)])
 def test_png_takes_only_pictures(pixels):
-    with pytest.raises(ValueError, match="A picture is uint8"):
+    with pytest.raises(ValueError, match=r"got pixels of type .* give uint8"):
         png_bytes(pixels)
 
 

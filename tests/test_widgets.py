@@ -165,7 +165,7 @@ def test_figures_of_what_is_no_number_need_labels():
         axes.set_title(word)
 
     options = {"title": "A word", "size": (2, 1.5), "dpi": 50, "value_name": "schedule"}
-    with pytest.raises(TypeError, match="'linear' is not a number: give labels="):
+    with pytest.raises(TypeError, match="value 'linear', which is not a number; give labels="):
         FrameSlider.from_figures(write, ["linear", "cosine"], "words", **options)
     it = FrameSlider.from_figures(write, ["linear", "cosine"], "words", labels=["linear", "cosine"], **options)
     assert it.labels == ("schedule = linear", "schedule = cosine")
@@ -196,21 +196,21 @@ def test_a_slug_is_lower_case_with_single_hyphens(slug):
 
 @pytest.mark.parametrize("slug", ["", "Noising", "2d", "a_b", "a b", "-a", "a-", "a--b", 'a"', "é"])
 def test_another_slug_is_refused(slug):
-    with pytest.raises(ValueError, match="A slug is lower-case letters"):
+    with pytest.raises(ValueError, match=r"got slug=.* give a name of lower-case letters"):
         slider(slug=slug)
 
 
 @pytest.mark.parametrize(
     ("frames", "error", "words"),
     [
-        (GRAY / 255, TypeError, "Frame 0 of slider noising is of type float64, and frames are uint8"),
+        (GRAY / 255, TypeError, "Slider noising got frame 0 of type float64; give uint8"),
         (torch.zeros(7, 6, 10), TypeError, "viz.tile"),
         (GRAY[:1], ValueError, "got 1 frame.* give two or more"),
         ([], ValueError, "got 0 frame"),
-        (GRAY[:, 0], ValueError, r"Frame 0 of slider noising has shape \(10,\)"),
-        (COLOUR[..., :2], ValueError, r"has shape \(6, 10, 2\)"),
-        (np.zeros((2, 0, 3), np.uint8), ValueError, r"has shape \(0, 3\)"),
-        ([GRAY[0], GRAY[1][:3]], ValueError, r"Frame 1 of slider noising has shape \(3, 10\) and frame 0 has"),
+        (GRAY[:, 0], ValueError, r"Slider noising got frame 0 of shape \(10,\); give"),
+        (COLOUR[..., :2], ValueError, r"of shape \(6, 10, 2\); give"),
+        (np.zeros((2, 0, 3), np.uint8), ValueError, r"of shape \(0, 3\); give"),
+        ([GRAY[0], GRAY[1][:3]], ValueError, r"frame 1 of shape \(3, 10\) and frame 0 of shape \(6, 10\); give all"),
     ],
 )
 def test_what_is_no_frame_is_a_sentence(frames, error, words):
@@ -221,15 +221,18 @@ def test_what_is_no_frame_is_a_sentence(frames, error, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"labels": LABELS[:3]}, "7 frames and 3 labels"),
-        ({"title": " "}, "needs a title"),
+        ({"labels": LABELS[:3]}, "7 frames and 3 labels; give one label"),
+        ({"title": " "}, "got an empty title; give one"),
         ({"scale": 0}, "whole number, at least 1"),
         ({"scale": 1.5}, "whole number, at least 1"),
-        ({"interval": 0}, "positive time in seconds"),
-        ({"grays": 1}, "2 to 256 grays"),
-        ({"colours": 16}, "are gray: give grays="),
-        ({"frames": COLOUR, "grays": 16}, "have colour: give colours="),
-        ({"frames": COLOUR, "colours": 257}, "2 to 256 colours"),
+        ({"scale": "2"}, "scale='2'; it must be a whole number"),
+        ({"slug": 3}, "got slug=3; give a name"),
+        ({"interval": 0}, "interval=0; it must be a positive number of seconds"),
+        ({"interval": "1"}, "interval='1'; it must be a positive number"),
+        ({"grays": 1}, "grays=1; it can keep 2 to 256"),
+        ({"colours": 16}, "colours=16 and gray frames; give grays="),
+        ({"frames": COLOUR, "grays": 16}, "grays=16 and frames with colour; give colours="),
+        ({"frames": COLOUR, "colours": 257}, "colours=257; it can keep 2 to 256"),
     ],
 )
 def test_an_option_that_does_not_fit_is_a_sentence(options, words):
