@@ -77,13 +77,13 @@ def _frechet(attempt: Callable[..., object]) -> str | None:
 
 
 def _two_sizes(answer: object) -> str | None:
-    n_1, d_1, n_2, d_2 = 500, 9.0, 2000, 4.5
+    n_1, d_1, n_2, d_2 = 500, 9.0, 2000, 5.25
     wrong: dict[str, object] = {
-        "the two distances have changed places: 9.0 belongs to 500 samples and 4.5 to 2000": (n_1 * d_2 - n_2 * d_1)
+        "the two distances have changed places: 9.0 belongs to 500 samples and 5.25 to 2000": (n_1 * d_2 - n_2 * d_1)
         / (n_1 - n_2),
         "this is the smaller of the two; at 2000 there is still a bias of a quarter of that at 500": d_2,
         "this is the mean of the two, which keeps a bias": (d_1 + d_2) / 2,
-        "this is c / 500, the bias, and not what is left without it": d_1 - 3.0,
+        "this is c / 500, the bias, and not what is left without it": d_1 - 4.0,
         "the bias falls with 1 / n, and not with 1 / sqrt(n)": (math.sqrt(n_1) * d_1 - math.sqrt(n_2) * d_2)
         / (math.sqrt(n_1) - math.sqrt(n_2)),
         "this is n_1 - n_2 times the answer: divide by n_1 - n_2": n_1 * d_1 - n_2 * d_2,

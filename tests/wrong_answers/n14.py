@@ -81,15 +81,15 @@ WRONG_ANSWERS = {
         (changed(FRECHET, "A.trace()", "A.sum()"), "off by up to"),
     ],
     "14.2": [
-        ("distance_without_bias = (500 * 4.5 - 2000 * 9.0) / (500 - 2000)", "changed places"),
-        ("distance_without_bias = 4.5", "the smaller of the two"),
-        ("distance_without_bias = 6.75", "the mean of the two"),
-        ("distance_without_bias = 9.0 - 3.0", "the bias, and not what is left"),
+        ("distance_without_bias = (500 * 5.25 - 2000 * 9.0) / (500 - 2000)", "changed places"),
+        ("distance_without_bias = 5.25", "the smaller of the two"),
+        ("distance_without_bias = 7.125", "the mean of the two"),
+        ("distance_without_bias = 9.0 - 4.0", "the bias, and not what is left"),
         (
-            "distance_without_bias = (500**0.5 * 9.0 - 2000**0.5 * 4.5) / (500**0.5 - 2000**0.5)",
+            "distance_without_bias = (500**0.5 * 9.0 - 2000**0.5 * 5.25) / (500**0.5 - 2000**0.5)",
             "not with 1 / sqrt(n)",
         ),
-        ("distance_without_bias = 500 * 9.0 - 2000 * 4.5", "times the answer: divide by n_1 - n_2"),
+        ("distance_without_bias = 500 * 9.0 - 2000 * 5.25", "times the answer: divide by n_1 - n_2"),
         ("distance_without_bias = 1.0", "off by up to"),
     ],
     "14.3": [
