@@ -3,7 +3,7 @@ r"""Steps as long as the error allows: adaptive samplers for the probability-flo
 Notebook: ``13_solvers``, which draws where the steps go.
 
 A grid of times is a guess about where the path bends. Both samplers here try a step, estimate its error from two
-answers of different order, and take it, or throw it away and try a shorter one.
+answers, one better than the other, and take it, or throw it away and try a shorter one.
 
 *The ODE*, by an embedded Runge-Kutta pair with a PI controller (``ode``). Its time is the angle of (alpha, sigma),
 in which the path is smooth whatever the schedule is. The tolerance is for each step. Errors of the steps add up and are
@@ -14,7 +14,7 @@ the end is within a factor of 10 of atol + rtol |x|.
 models", algorithm 1. With F(x, t) = f x - g^2 score, a step of length h backwards in time is
 
     x'  = x - h F(x, t) + g(t) dW                   Euler-Maruyama
-    x'' = (x' + x - h F(x', t - h) + g(t - h) dW) / 2      the same dW; strong order 1, as g does not depend on x
+    x'' = (x' + x - h F(x', t - h) + g(t - h) dW) / 2      the same dW; strong order 1, like x', as g has no x in it
     error = rms((x' - x'') / max(atol, rtol |x'|, rtol |x' of the step before|))
     h <- 0.9 error^(-0.9) h
 

@@ -18,8 +18,8 @@ per number. With the posterior's own variance, v = 1 and it is (SNR(s) - SNR(t))
 Averaged over the data, the sum is at least the average of -log q(x_0), with q the data's own density; for a single x_0
 it may be less. For an exact denoiser on T steps, the gap closes as 1/T if the model's variance is that of q(x_t | x_s)
 (``transition_std``, DDPM's beta). With the posterior's variance (``posterior_std``, beta-tilde) on equal steps down to
-0 it does not close, because SNR(s)/SNR(t) stays k/(k-1) near t = 0, however small the steps; on steps that are equal in
-log-SNR from a fixed t_1 it closes again.
+0 it does not close, because near t = 0 SNR(s)/SNR(t) stays k/(k-1), or its square where sigma grows like t, however
+small the steps; on steps that are equal in log-SNR from a fixed t_1 it closes again.
 
 *The ODE's likelihood* (notebook ``12_sdes``; Song et al. 2021, eq. 39; Chen et al. 2018). The probability-flow ODE
 dx/dt = v(x, t) carries x_0 to x_1 one to one, and along its path the density changes by the flow's divergence:

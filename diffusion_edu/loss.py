@@ -195,7 +195,7 @@ def elbo_weight(schedule: NoiseSchedule, t: Tensor) -> Tensor:
 
 
 def edm_weight(sigma_data: float = 0.5) -> Weight:
-    """EDM's lambda(sigma), which makes the loss of its F equally large at every level (Karras et al. 2022, table 1).
+    """EDM's lambda(sigma), with which equal errors of its F count equally at every level (Karras et al. 2022, table 1).
 
     Args:
         sigma_data: standard deviation of the data, > 0.

@@ -143,8 +143,8 @@ def prior(
 ) -> Tensor:
     """Where sampling starts: x at t = 1 from N(0, sigma(1)^2).
 
-    It is not quite q(x_1), in which alpha(1) x_0 is still left: the prior term of the variational bound (DDPM's L_T,
-    see ``likelihood``) measures the difference.
+    Unless alpha(1) = 0 it is not quite q(x_1), in which alpha(1) x_0 is still left: the prior term of the variational
+    bound (DDPM's L_T, see ``likelihood``) measures the difference.
 
     Args:
         shape: of the batch, (B, ...).

@@ -608,11 +608,11 @@ def invert(
         x_t = alpha_t (x_s - sigma_s eps_hat) / alpha_s + sigma_t eps_hat       where there is more signal than noise
         x_t = alpha_t x_0_hat + sigma_t (x_s - alpha_s x_0_hat) / sigma_s       where there is more noise
 
-    The usual inversion uses x_s in place of x_t on the right side; some implementations also use s in place of t, which
-    is less accurate and cannot start at s = 0, where no denoiser is asked. More iterations insert each answer again,
-    and where they converge the way back is exact (Pan et al. 2023, "Effective real image editing with accelerated
-    iterative diffusion inversion"). Of the two forms, the code uses the one that converges: near t = 0 it is eps_hat
-    that hardly changes with x_t, near t = 1 it is x_0_hat.
+    The usual inversion uses x_s in place of x_t on the right side; some implementations also use s in place of t: that
+    mostly inverts these steps less well, and cannot start at s = 0, where no denoiser is asked. More iterations insert
+    each answer again, and where they converge the way back is exact (Pan et al. 2023, "Effective real image editing
+    with accelerated iterative diffusion inversion"). Of the two forms, the code uses the one that converges: near t = 0
+    it is eps_hat that hardly changes with x_t, near t = 1 it is x_0_hat.
 
     Args:
         denoiser: what says x_0_hat. A network must be in eval mode.
