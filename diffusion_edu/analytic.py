@@ -73,7 +73,7 @@ class GaussianMixture:
             stds = stds.unsqueeze(-1)
         K = len(weights) if weights.ndim == 1 else -1
         fits = means.ndim >= 2 and means.shape[-2] == K and stds.ndim == means.ndim and stds.shape[-2] == K
-        if not fits or stds.shape[-1] not in (1, means.shape[-1]):
+        if not fits or any(n not in (1, wanted) for n, wanted in zip(stds.shape, means.shape, strict=True)):
             raise ValueError(
                 f"GaussianMixture got weights of shape {tuple(self.weights.shape)}, means {tuple(self.means.shape)} "
                 "and stds "
@@ -114,7 +114,8 @@ class GaussianMixture:
         return within + torch.einsum("k,...ki,...kj->...ij", self.weights, centred, centred)
 
     def to(self, like: Tensor) -> GaussianMixture:
-        """The same mixture in the dtype and on the device of ``like``, a tensor of any shape."""
+        """The same mixture in the dtype and on the device of ``like``, a float tensor of any shape."""
+        check_alike("GaussianMixture.to", like=like)
         labels = None if self.labels is None else onto(like.device, self.labels)
         weights, means, stds = (onto(like.device, part, like.dtype) for part in (self.weights, self.means, self.stds))
         return self._derived(weights, means, stds, labels)
@@ -178,10 +179,11 @@ class GaussianMixture:
         Raises:
             ValueError: if the mixture has no labels, or no component has this one.
         """
-        if self.labels is None or not bool((self.labels == label).any()):
+        if self.labels is None or not bool((self.labels.long() == label).any()):  # 300 as uint8 would be 44
             known = "none" if self.labels is None else sorted(set(self.labels.tolist()))
             raise ValueError(f"a mixture was asked for its class {label}; its classes are {known}.")
-        return GaussianMixture(torch.where(self.labels == label, self.weights, 0.0), self.means, self.stds, self.labels)
+        own = self.labels.long() == label
+        return GaussianMixture(torch.where(own, self.weights, 0.0), self.means, self.stds, self.labels)
 
     def marginal(self, schedule: NoiseSchedule, t: Tensor) -> GaussianMixture:
         """q(x_t): the mixture of N(alpha m_k, alpha^2 s_k^2 + sigma^2).
@@ -241,7 +243,7 @@ class MixtureDenoiser:
             ValueError: if an example does not have D numbers, there is not one label per example, a label is given to
                 a mixture that has none or not this one, or t is 0 and a component is a point.
         """
-        check_alike("MixtureDenoiser", x_t=x_t)
+        _check_rows("MixtureDenoiser", x_t)
         _sees_noise("MixtureDenoiser", self.mixture, t)
         x = x_t.flatten(1)
         if x.shape[1] != self.mixture.dim:
@@ -257,9 +259,11 @@ class MixtureDenoiser:
             if mixture.labels is None:
                 raise ValueError("a mixture without labels was given a condition; pass labels to GaussianMixture.")
             _one_label_each("MixtureDenoiser", x, condition)
-            wrong_class = (mixture.labels != condition[:, None]) & (condition[:, None] >= 0)
+            absent = (mixture.labels != condition[:, None]) | (mixture.weights == 0)  # no weight, no such class
+            wrong_class = absent & (condition[:, None] >= 0)
             if wrong_class.device.type == "cpu" and bool(wrong_class.all(-1).any()):
-                unknown, known = condition[wrong_class.all(-1)][0].item(), sorted(set(mixture.labels.tolist()))
+                unknown = condition[wrong_class.all(-1)][0].item()
+                known = sorted(set(mixture.labels[mixture.weights > 0].tolist()))
                 raise ValueError(
                     f"a mixture was asked for the class {unknown}; its classes are {known}, and -1 stands for no label."
                 )
@@ -307,14 +311,15 @@ class MixtureClassifier:
         Returns:
             (B, C); -inf for a class without components.
         """
-        check_alike("MixtureClassifier", x_t=x_t)
+        _check_rows("MixtureClassifier", x_t)
         _sees_noise("MixtureClassifier", self.mixture, t)
         x = x_t.flatten(1)
         self.schedule.scales(t, like=x)  # one time for all, or one each
         mixture = self.mixture.to(x)
         log_prob = torch.log_softmax(mixture.marginal(self.schedule, t).component_log_prob(x), -1)
         assert mixture.labels is not None
-        of_class = [log_prob.masked_fill(torch.ne(mixture.labels, y), -math.inf) for y in range(self.num_classes)]
+        none = mixture.weights == 0  # masked, for its log-probability -inf has no gradient but NaN
+        of_class = [log_prob.masked_fill((mixture.labels != y) | none, -math.inf) for y in range(self.num_classes)]
         return torch.stack([torch.logsumexp(own, -1) for own in of_class], -1)
 
 
@@ -322,6 +327,14 @@ def _sees_noise(who: str, mixture: GaussianMixture, t: Tensor) -> None:
     """Points have no density at t = 0; wide components do."""
     if readable(mixture.stds) and not bool(mixture.stds.all()):
         check_noisy(who, t)
+
+
+def _check_rows(who: str, x_t: Tensor) -> None:
+    check_alike(who, x_t=x_t)
+    if x_t.ndim < 2:
+        raise ValueError(
+            f"{who} got x_t of shape {tuple(x_t.shape)}; give a batch (B, D), also of one example or in one dimension."
+        )
 
 
 def _one_label_each(who: str, x: Tensor, condition: Tensor) -> None:

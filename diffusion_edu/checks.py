@@ -38,7 +38,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .door import said
+from .door import is_real, said
 
 __all__ = [
     "BrokenExerciseError",
@@ -104,6 +104,8 @@ class Claim:
         import sympy
 
         entries = list(expression) if isinstance(expression, sympy.MatrixBase) else [expression]
+        if not entries:
+            raise AssertionError("there is nothing to compare: the matrix is empty")
         for entry in entries:
             if not isinstance(entry, sympy.Expr):
                 raise TypeError(
@@ -461,7 +463,7 @@ def _watched(attempt: object) -> Any:
 
     def watched(*args: Any, **kwargs: Any) -> object:
         try:
-            result = function(*args, **kwargs)
+            result = function(*map(_own, args), **{name: _own(value) for name, value in kwargs.items()})
         except NotImplementedError as error:
             if error.args:  # PyTorch's own, of an operation or a type; a stub's has no words
                 raise _Raised(error) from error
@@ -473,6 +475,11 @@ def _watched(attempt: object) -> Any:
         return result
 
     return watched
+
+
+def _own(value: object) -> object:
+    """A tensor's copy, so that a function that works in place spoils nothing for the check; anything else as it is."""
+    return value.detach().clone().requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
 
 
 def _is_stub(value: object) -> bool:
@@ -598,9 +605,13 @@ def strange(
 def _tensor(value: object) -> Tensor | None:
     """The value as a tensor in float64 on the CPU, or None where it is not numeric."""
     try:
+        if is_real(value):  # also a fraction of Python or SymPy, which NumPy would keep as an object
+            value = float(value)  # type: ignore[arg-type]
+        elif isinstance(value, tuple | list) and is_real(*value):
+            value = [float(number) for number in value]
         # torch would make Python's floats float32, and 1e-12 could not be asked of them
         tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         return None
     return None if tensor.is_complex() else tensor.detach().cpu().double()  # in this order: MPS has no float64
 

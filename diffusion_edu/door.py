@@ -107,6 +107,7 @@ def check_input(who: str, x: Tensor, shape: tuple[int | str, ...], weight: Tenso
         ValueError: if the shape or the device is another.
         TypeError: if x is not of floats, or of another precision than the weights.
     """
+    check_tensors(who, "a tensor", **{name: x})
     fits = x.ndim == len(shape) and all(
         n == wanted if isinstance(wanted, int) else n > 0 or wanted == "B"
         for n, wanted in zip(x.shape, shape, strict=True)
@@ -120,7 +121,9 @@ def check_input(who: str, x: Tensor, shape: tuple[int | str, ...], weight: Tenso
         raise ValueError(
             f"{who} got {name} on {x.device}, and its weights are on {weight.device}; move one to the other."
         )
-    if not x.is_floating_point() or (x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type)):
+    if not x.is_floating_point() or (
+        x.dtype != weight.dtype and (x.is_meta or not torch.is_autocast_enabled(x.device.type))  # meta has no autocast
+    ):
         raise TypeError(
             f"{who} got {name} of type {x.dtype}, and its weights are {weight.dtype}; give {name}.to({weight.dtype})"
             + ("." if x.is_floating_point() else f", or to_model_range({name}) of 8-bit pictures.")

@@ -143,6 +143,7 @@ def discretized_log_prob(normal: Normal, x: Tensor, levels: int = 256) -> Tensor
     check_counts("discretized_log_prob", 2, levels=levels)
     check_alike("discretized_log_prob", mean=normal.mean, x=x)
     half = 1.0 / (levels - 1)
+    x = x.to(torch.promote_types(x.dtype, torch.float32))  # log_ndtr takes no half precision, and it would not do
     upper = torch.where(x > 1 - half, math.inf, (x + half - normal.mean) / normal.std)
     lower = torch.where(x < -1 + half, -math.inf, (x - half - normal.mean) / normal.std)
     # log(Phi(u) - Phi(l)) = log Phi(u) + log(1 - Phi(l) / Phi(u)). Mirrored into the left tail, where log Phi is exact.

@@ -31,6 +31,7 @@ example is not guided.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -188,6 +189,11 @@ class ClassifierFreeGuidance(Around):
 
     def __post_init__(self) -> None:
         _check("ClassifierFreeGuidance", self.scale, self.interval)
+        null: object = self.null
+        if type(null) is bool or not isinstance(null, numbers.Integral):
+            raise ValueError(
+                f"ClassifierFreeGuidance got null={self.null!r}; it is a label, a whole number: -1 for none."
+            )
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """The guided E[x_0 | x_t].
@@ -271,6 +277,8 @@ class Inpainting(Around):
                     "must broadcast to x_t."
                 )
         known, mask = onto(x_t.device, self.known, x_t.dtype), onto(x_t.device, self.mask)
+        with torch.inference_mode(False):  # a mask made in inference mode could not be kept for a gradient
+            mask = mask.clone() if mask.is_inference() else mask
         if self.scale == 0:
             return torch.where(mask, known, self.denoiser(x_t, t, condition))
         goes_on = torch.is_grad_enabled() and x_t.requires_grad
@@ -408,7 +416,7 @@ def _weight(scale: float, outside: float, interval: tuple[float, float], t: Tens
     if interval == (0.0, 1.0) or scale == outside:
         return float(scale)
     if t.ndim == 0 and t.device.type == "cpu":
-        return float(scale) if low < float(t) <= high else outside
+        return float(scale) if bool((t > low) & (t <= high)) else outside  # as below: in the precision of t
     return torch.where((t > low) & (t <= high), torch.full_like(t, scale), outside)
 
 

@@ -112,6 +112,7 @@ def pixel_decoder(levels: int = 256) -> Decoder:
 DECODER_FACTORIES: tuple[object, ...] = (pixel_decoder,)
 
 
+@torch.no_grad()
 def elbo(
     denoiser: Denoiser,
     x_0: Tensor,
@@ -134,7 +135,7 @@ def elbo(
         generator: source of the draws.
 
     Returns:
-        the three parts, each (B,), in nats.
+        the three parts, each (B,), in nats, without a gradient.
 
     Raises:
         ValueError: if the times do not fall from 1 to 0, x_0 is not a finite float batch, the batch sizes differ, or
@@ -159,18 +160,17 @@ def elbo(
 
     # diffusion: one draw of x_t for each step t -> s > 0
     diffusion = torch.zeros_like(prior)
-    with torch.no_grad():
-        for t, s in itertools.pairwise(times[:-1]):
-            x_t = q_sample(schedule, x_0, t, noise_like(x_0, generator))
-            x_0_hat, width = denoise_with_std(denoiser, std, x_t, s, t, condition)
-            diffusion += posterior_kl(schedule, x_0 - x_0_hat, width, s, t).flatten(1).sum(1)
-
-        # reconstruction: the step t_1 -> 0
-        t = times[-2]
+    for t, s in itertools.pairwise(times[:-1]):
         x_t = q_sample(schedule, x_0, t, noise_like(x_0, generator))
-        _, sigma_t = schedule.scales(t, like=x_0)
-        decoded = Normal(denoiser(x_t, t, condition), sigma_t)
-        reconstruction = -decoder(decoded, x_0).flatten(1).sum(1)
+        x_0_hat, width = denoise_with_std(denoiser, std, x_t, s, t, condition)
+        diffusion += posterior_kl(schedule, x_0 - x_0_hat, width, s, t).flatten(1).sum(1)
+
+    # reconstruction: the step t_1 -> 0
+    t = times[-2]
+    x_t = q_sample(schedule, x_0, t, noise_like(x_0, generator))
+    _, sigma_t = schedule.scales(t, like=x_0)
+    decoded = Normal(denoiser(x_t, t, condition), sigma_t)
+    reconstruction = -decoder(decoded, x_0).flatten(1).sum(1)
     return Elbo(prior, diffusion, reconstruction)
 
 
@@ -203,6 +203,7 @@ def log_snr_times(schedule: NoiseSchedule, steps: int, first: float = 1e-3) -> T
     return torch.cat([inner, inner.new_zeros(1)])
 
 
+@torch.no_grad()
 def log_likelihood(
     denoiser: Denoiser,
     x_0: Tensor,
@@ -245,11 +246,12 @@ def log_likelihood(
             this much noise.
 
     Returns:
-        log p_0(x_0), (B,), in nats and in the dtype of x_0.
+        log p_0(x_0), (B,), in nats and in the dtype of x_0, without a gradient.
 
     Raises:
         ValueError: if x_0 is not a finite float batch, the batch sizes differ, the denoiser is in training mode, a
-            number is out of range, or the prior does not answer with one number per example.
+            number is out of range (sigma_min also where no level of the schedule has so much noise), or the prior does
+            not answer with one number per example.
         TypeError: if the prior is not a function.
         ArithmeticError: if the tolerance cannot be kept: see ``ode.integrate``.
     """
@@ -275,22 +277,28 @@ def log_likelihood(
 
     start = 2 / math.pi * math.atan(sigma_min)
     end = float(angle(schedule, torch.ones((), dtype=torch.float64)))
+    if start >= end:
+        most = math.tan(math.pi / 2 * end)
+        raise ValueError(
+            f"log_likelihood starts at the noise-to-signal ratio sigma_min={sigma_min:.3g}, and under this "
+            f"{type(schedule).__name__} it is {most:.3g} at most: give a smaller one, or a schedule with more noise."
+        )
     alpha = schedule.alpha(time_at_angle(schedule, torch.tensor(start, dtype=torch.float64))).to(x_0)
     y = torch.cat([(alpha * x_0).flatten(1), x_0.new_zeros(B, 1)], 1)
-    with torch.no_grad():
-        for point in integrate(slope, y, start, end, atol=atol, rtol=rtol, norm=norm):
-            y = point.y
-        x_1 = y[:, :-1].reshape(x_0.shape)
-        if prior is None:
-            _, sigma_1 = schedule.scales(torch.ones((), dtype=torch.float64), x_0)
-            at_1 = Normal(torch.zeros_like(x_1), sigma_1).log_prob(x_1).flatten(1).sum(1)
-        else:
-            at_1 = prior(x_1)
-            if at_1.shape != (B,):
-                raise ValueError(
-                    f"log_likelihood got a prior that answers {B} examples with shape {tuple(at_1.shape)}; it must "
-                    "give one log-density per example, (B,)."
-                )
+    for point in integrate(slope, y, start, end, atol=atol, rtol=rtol, norm=norm):
+        y = point.y
+    x_1 = y[:, :-1].reshape(x_0.shape)
+    if prior is None:
+        _, sigma_1 = schedule.scales(torch.ones((), dtype=torch.float64), x_0)
+        at_1 = Normal(torch.zeros_like(x_1), sigma_1).log_prob(x_1).flatten(1).sum(1)
+    else:
+        at_1 = prior(x_1)
+        if not isinstance(at_1, Tensor) or at_1.shape != (B,):
+            shape = f"shape {tuple(at_1.shape)}" if isinstance(at_1, Tensor) else said(at_1)
+            raise ValueError(
+                f"log_likelihood got a prior that answers {B} examples with {shape}; it must "
+                "give one log-density per example, (B,)."
+            )
     return (at_1 + y[:, -1] + D * torch.log(alpha)).to(x_0)
 
 

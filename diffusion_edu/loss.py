@@ -80,7 +80,7 @@ def denoising_loss(
     """
     check_alike("denoising_loss", x_0=x_0)
     check_noisy("denoising_loss", t)
-    if len(x_0) == 0:
+    if x_0.ndim < 2 or len(x_0) == 0:
         raise ValueError(f"denoising_loss got x_0 of shape {tuple(x_0.shape)}; it needs a batch (B, ...), B >= 1.")
     if weight is not None and (not callable(weight) or weight in WEIGHT_FACTORIES):
         raise TypeError(

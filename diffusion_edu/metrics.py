@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .door import check_counts, check_generator, is_real, said
+from .door import check_counts, check_generator, check_tensors, is_real, said
 from .networks import Classifier
 from .storage import each_its_own, shipped_card, with_shipped_weights
 
@@ -232,10 +232,11 @@ def mmd(a: Tensor, b: Tensor, widths: Sequence[float] | None = None) -> Estimate
     w = [median_distance(a, b)] if widths is None else list(widths)
     if not w or not is_real(*w) or not all(0 < width < math.inf for width in w):
         raise ValueError(f"mmd got widths={w}; give at least one, each a number above 0.")
+    w = [float(width) for width in w]  # PyTorch divides by no fraction
 
     def k(x: Tensor, y: Tensor) -> Tensor:
         d_squared = torch.cdist(x, y, compute_mode=EXACT).square_()
-        return sum((torch.exp(d_squared / (-2 * width**2)) for width in w), torch.zeros_like(d_squared)) / len(w)
+        return sum((torch.exp(d_squared / (-2 * width * width)) for width in w), torch.zeros_like(d_squared)) / len(w)
 
     return _kernel_distance("mmd", k, a, b)
 
@@ -425,7 +426,7 @@ def nearest(x: Tensor, references: Tensor, k: int = 1) -> Neighbours:
     x, references = x.detach().cpu().flatten(1), references.detach().cpu().flatten(1)
     indices = torch.empty(len(x), k, dtype=torch.long)
     distances = torch.empty(len(x), k, dtype=torch.float64)
-    columns = min(len(references), 4096)
+    columns, kept = min(len(references), 4096), min(len(references), k + 8)  # rounding may swap some that are close
     for rows in _chunks(len(x), max(columns, x.shape[1])):
         (here,) = _finite("nearest", x[rows])
         best_d, best = torch.empty(len(here), 0, dtype=torch.float64), torch.empty(len(here), 0, dtype=torch.long)
@@ -434,13 +435,13 @@ def nearest(x: Tensor, references: Tensor, k: int = 1) -> Neighbours:
             shift = there.mean(0)  # |p - q|^2 = |p|^2 + |q|^2 - 2 p.q loses fewest digits near the origin
             p, q = here - shift, there - shift
             d_squared = p.square().sum(1, keepdim=True) + q.square().sum(1) - 2 * p @ q.T
-            new_d, new = d_squared.topk(min(k, len(q)), largest=False)
+            new_d, new = d_squared.topk(min(kept, len(q)), largest=False)
             best_d, best = torch.cat([best_d, new_d], 1), torch.cat([best, new + part.start], 1)
-            best_d, order = best_d.topk(min(k, best_d.shape[1]), largest=False)
+            best_d, order = best_d.topk(min(kept, best_d.shape[1]), largest=False)
             best = best.gather(1, order)
-        exact = torch.stack([(here - references[best[:, j]].double()).norm(dim=1) for j in range(k)], 1)
-        distances[rows], order = exact.sort(dim=1, stable=True)
-        indices[rows] = best.gather(1, order)
+        exact = torch.stack([(here - references[best[:, j]].double()).norm(dim=1) for j in range(kept)], 1)
+        in_order, order = exact.sort(dim=1, stable=True)
+        distances[rows], indices[rows] = in_order[:, :k], best.gather(1, order[:, :k])
     return Neighbours(indices, distances)
 
 
@@ -509,7 +510,7 @@ def with_floor(
     """
     check_generator("with_floor", generator)
     n = min(len(samples), len(real) // 2) if n is None else n
-    check_counts("with_floor", n=n)
+    check_counts("with_floor", 0, n=n)
     if not 1 <= n <= min(len(samples), len(real) // 2):
         raise ValueError(
             f"with_floor got {len(samples)} samples, {len(real)} real examples and n={n}; it needs n samples and 2 n "
@@ -574,6 +575,7 @@ def predict(classifier: Classifier, x: Tensor, batch: int = 500) -> tuple[Tensor
         TypeError: if x is not of floats.
     """
     check_counts("predict", batch=batch)
+    check_tensors("predict", "pictures as a tensor, (N, C, H, W)", x=x)
     if classifier.training:
         raise ValueError("predict got a classifier in training mode; call classifier.eval() first.")
     if x.is_floating_point() and not x.is_meta and not bool(torch.isfinite(x).all()):
@@ -591,7 +593,8 @@ def agreement(predicted: Tensor, asked: Tensor) -> float:
     Raises:
         ValueError: if the shapes differ, or there are no samples.
     """
-    if predicted.shape != asked.shape or len(predicted) == 0:
+    check_tensors("agreement", "a tensor of labels, (N,)", predicted=predicted, asked=asked)
+    if predicted.shape != asked.shape or predicted.ndim != 1 or len(predicted) == 0:
         raise ValueError(
             f"agreement got {tuple(predicted.shape)} predictions and {tuple(asked.shape)} labels; give one each, at "
             "least one."

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -62,7 +62,16 @@ class FourierFeatures(nn.Module):
                 "give an even number, at least 4, and turns above 0."
             )
         turns = torch.logspace(-1, math.log2(max_turns), dim // 2, base=2.0)
-        self.register_buffer("frequencies", 2 * math.pi * turns, persistent=False)
+        self.register_buffer("frequencies", (2 * math.pi * turns).float(), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FourierFeatures:
+        # As a schedule's table: `.to(device)` moves them, and a cast costs no digits. In half precision the fast waves
+        # would be others than the network was trained with, and would stay so in float32.
+        exact = self.frequencies
+        super()._apply(fn, recurse)
+        device = self.frequencies.device
+        self.frequencies = torch.empty_like(exact, device=device) if exact.is_meta else exact.to(device)
+        return self
 
     def forward(self, level: Tensor) -> Tensor:
         """(B,) in [0, 1] to (B, dim) in [-1, 1].
@@ -76,7 +85,7 @@ class FourierFeatures(nn.Module):
                 "each example, (B,)."
             )
         angles = level[:, None] * self.frequencies
-        return torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)
+        return torch.cat([torch.sin(angles), torch.cos(angles)], dim=1).to(level.dtype)
 
 
 class ConditionEmbedding(nn.Module):
@@ -133,8 +142,8 @@ class ConditionEmbedding(nn.Module):
         check_classes("the network", condition, self.num_classes, "was built for")
         # On a GPU nobody has checked the labels. One that is too high must index past the table, which is an error, and
         # not hit the row of "no label".
-        row = condition.long() + (condition >= self.num_classes)
-        row = torch.where(condition < 0, self.num_classes, row)
+        label = condition.long()  # first: an int8 tensor is compared with 200 as if that were -56
+        row = torch.where(label < 0, self.num_classes, label + (label >= self.num_classes))
         return embedding + self.label(row)
 
 
@@ -329,10 +338,12 @@ class LevelClassifier(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        widths = [in_channels, *channels]
-        if len(widths) < 2:
+        given: object = channels
+        if not isinstance(given, Sequence) or isinstance(given, str) or not len(channels):
             raise ValueError(f"LevelClassifier got channels={channels!r}; give one number per level, at least one.")
         check_counts("LevelClassifier", num_classes=num_classes, in_channels=in_channels)
+        check_counts("LevelClassifier", **{f"channels[{k}]": c for k, c in enumerate(channels)})
+        widths = [in_channels, *channels]
         self.in_channels = in_channels
         self.embed = ConditionEmbedding(embedding)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths))
@@ -379,6 +390,7 @@ def check_level(who: str, level: Tensor, x: Tensor) -> None:
     Raises:
         ValueError: if it has another shape.
     """
+    check_tensors(who, "a tensor (B,)", level=level)
     if level.shape != x.shape[:1]:
         raise ValueError(
             f"{who} got {len(x)} examples and a level of shape {tuple(level.shape)}; give one number each, shape (B,)."

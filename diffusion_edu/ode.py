@@ -102,7 +102,7 @@ class Point:
 
 def rms(z: Tensor) -> Tensor:
     """Root mean square of each example. (B, N) to (B,)."""
-    return z.square().mean(1).sqrt()
+    return z.to(torch.promote_types(z.dtype, torch.float32)).square().mean(1).sqrt()  # 256^2 is too much for float16
 
 
 def attempt(pair: Pair, f: Slope, t: float, y: Tensor, h: float, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -245,5 +245,9 @@ def _first_step(
         raise ArithmeticError(f"the ODE solver got a slope that is NaN or infinite at t = {t:.6g}, where it starts.")
     h_0 = min(longest, 0.01 * d_0 / d_1 if min(d_0, d_1) > 1e-5 else 1e-4 * longest)
     d_2 = float(size(f(t + direction * h_0, y + direction * h_0 * slope) - slope).max()) / h_0
+    if math.isinf(d_2):
+        raise ArithmeticError(
+            f"the ODE solver got a slope that is NaN or infinite between t = {t:.6g} and {t + direction * h_0:.6g}."
+        )
     h_1 = (0.01 / max(d_1, d_2)) ** (1 / order) if max(d_1, d_2) > 1e-15 else 100 * h_0
     return min(100 * h_0, h_1, longest)

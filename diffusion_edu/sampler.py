@@ -670,6 +670,10 @@ def slerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
     if isinstance(b, Tensor) and a.shape != b.shape:
         raise ValueError(f"slerp got shapes {tuple(a.shape)} and {tuple(b.shape)}; the two ends must have the same.")
     check_alike("slerp", a=a, b=b)
+    if a.ndim < 2:
+        raise ValueError(
+            f"slerp got a of shape {tuple(a.shape)}; give batches (B, ...): a[None] and b[None] for one pair."
+        )
     if not isinstance(weight, Tensor) and not is_real(weight):
         raise TypeError(f"slerp got weight = {said(weight)}; give a number, or a tensor () or (B,).")
     w = expand(torch.as_tensor(weight, dtype=a.dtype), a)

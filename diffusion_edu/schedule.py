@@ -171,7 +171,10 @@ class NoiseSchedule(nn.Module, ABC):
         tables = {name: b for name, b in self._buffers.items() if b is not None and b.is_floating_point()}
         for name in tables:
             self._buffers[name] = None
-        super()._apply(fn, recurse)  # whatever else it may have: parameters, submodules, integer buffers
+        try:
+            super()._apply(fn, recurse)  # whatever else it may have: parameters, submodules, integer buffers
+        finally:
+            self._buffers.update(tables)  # also where the move fails, as to a GPU that is not there
         for name, table in tables.items():
             device = fn(torch.empty(0, device=table.device)).device
             dtype = torch.float32 if device.type == "mps" else torch.float64
@@ -342,6 +345,7 @@ class BetaSchedule(_VariancePreserving):
             raise TypeError(
                 f"time(k) got k of type {k.dtype}; k counts steps, so give integers from 0 to {self.num_timesteps}."
             )
+        k = k.long()  # T itself may not fit into the type of k, such as 1000 into uint8
         if readable(k) and bool(((k < 0) | (k > self.num_timesteps)).any()):
             raise ValueError(
                 f"time(k) got k from {int(k.min())} to {int(k.max())}; this chain has steps 0 (clean data) to "

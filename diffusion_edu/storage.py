@@ -158,7 +158,11 @@ def with_shipped_weights(model: Module, name: str) -> Module:
 
 def each_its_own(build: Callable[[], Module]) -> Callable[[], Module]:
     """A function that builds a module once and gives each caller a copy, so that a change reaches no other caller."""
-    once = lru_cache(maxsize=1)(build)
+
+    @lru_cache(maxsize=1)
+    def once() -> Module:
+        with torch.random.fork_rng(devices=[]):  # weights that are drawn only to be replaced
+            return build()
 
     @wraps(build)
     def own() -> Module:

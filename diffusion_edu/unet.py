@@ -65,8 +65,11 @@ class UNet(nn.Module):
         if not isinstance(given, Sequence) or isinstance(given, str):
             raise ValueError(f"UNet got channels={channels!r}; give the features of each level, such as (48, 64).")
         channels = tuple(channels)
+        given = attention
+        if given is not None and not isinstance(given, Sequence):
+            raise ValueError(f"UNet got attention={attention!r}; give one bool per level, True where it has attention.")
         attention = tuple(attention) if attention is not None else (False,) * (len(channels) - 1) + (True,)
-        blocks = (blocks,) * len(channels) if isinstance(blocks, int) else tuple(blocks)
+        blocks = tuple(blocks) if isinstance(blocks, Sequence) else (blocks,) * len(channels)
         if not all(isinstance(a, bool) for a in attention):
             raise ValueError(f"UNet got attention={attention}; give one bool per level, True where it has attention.")
         if len(channels) < 1 or not len(attention) == len(blocks) == len(channels):

@@ -72,7 +72,7 @@ def tile(images: Tensor, columns: int = 8, pad: int = 1) -> Pixels:
         TypeError: where the images are not a tensor.
     """
     check_tensors("viz.tile", "a batch of images, (N, 1, H, W) or (N, 3, H, W), as a tensor in [-1, 1]", images=images)
-    if images.dim() != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
+    if images.dim() != 4 or images.shape[1] not in (1, 3) or images.numel() == 0:
         raise ValueError(
             f"viz.tile got images of shape {tuple(images.shape)}; give at least one, as (N, 1, H, W) or (N, 3, H, W). "
             "image[None] makes a batch of a single image."
@@ -257,6 +257,11 @@ def histogram_against(
             "samples[:, 0] takes the first coordinate of points in the plane."
         )
     places, values = _numpy(x), _numpy(samples)
+    if not (np.isfinite(places).all() and (np.diff(places) > 0).all()):
+        raise ValueError(
+            f"viz.histogram_against got an x that goes from {places[0]:.4g} to {places[-1]:.4g} and does not rise all "
+            "the way; sort it, and density with it."
+        )
     edges = np.linspace(places[0], places[-1], 61)
     weights = np.full(len(values), 1 / (len(values) * (edges[1] - edges[0])))
     axes.hist(values, bins=edges.tolist(), weights=weights, color=_colour(colour), alpha=0.5, label=label)

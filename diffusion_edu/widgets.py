@@ -105,7 +105,10 @@ class FrameSlider:
         if not title.strip():
             raise ValueError(f"Slider {slug} got an empty title; give one that says what to see.")
         check_counts(f"Slider {slug}", scale=scale)
-        if not is_real(interval) or not interval > 0:
+        for name, kept in (("grays", grays), ("colours", colours)):
+            if kept is not None:
+                check_counts(f"Slider {slug}", 0, **{name: kept})
+        if not is_real(interval) or not 0 < interval < math.inf:
             raise ValueError(f"Slider {slug} got interval={interval!r}; it must be a positive number of seconds.")
         stack = _stack(frames, slug)
         if len(labels) != len(stack):

@@ -276,6 +276,9 @@ def attack(inputs: int, seed: int = 0, only: tuple[str, ...] = ()) -> tuple[Coun
         (work / "of").mkdir()
         (work / "one").mkdir()
         known: Mapping[str, Reader] = readers(work / "of")
+        unknown = sorted(set(only) - set(known))
+        if unknown:
+            raise SystemExit(f"there is no reader {', '.join(unknown)}; the names are {', '.join(known)}.")
         names = [name for name in known if not only or name in only]
         warm = 0
         for k in range(inputs):

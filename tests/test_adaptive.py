@@ -372,3 +372,11 @@ def test_the_noisy_walks_stay_finite_in_half_precision_where_g_squared_does_not(
         *_, state, _ = trajectory(euler_maruyama(), model, x, times(200), generator=seeded(1))
         assert 0 < float(state.x.float().std()) < 0.01, "one step before the end; it began at 100"
     assert state.x.dtype == torch.float16 and state.x.isfinite().all()
+
+
+def test_the_adaptive_ode_walks_in_half_precision():
+    x = torch.randn(16, 2, generator=torch.Generator().manual_seed(0))
+    *_, wide = adaptive_ode(GaussianMixture(*ring()).denoiser(CosineSchedule()), x)
+    *_, half = adaptive_ode(GaussianMixture(*ring()).denoiser(CosineSchedule()), x.half())
+    assert half.x.dtype == torch.float16
+    assert_close(half.x.float(), wide.x, atol=0.02, rtol=0)

@@ -246,3 +246,43 @@ def test_a_ring_closes():
     apart = torch.remainder(torch.cat([angles, angles[:1]]).diff(), 2 * math.pi)
     assert_close(apart, torch.full((5,), 2 * math.pi / 5, dtype=torch.float64))
     assert_close(means.norm(dim=1), means.norm(dim=1)[0].expand(5))
+
+
+TWO = GaussianMixture(
+    torch.ones(2), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.full((2,), 0.1), torch.tensor([0, 1])
+)  # a class each
+
+
+def test_a_class_without_weight_is_refused_and_not_answered_with_nan():
+    denoiser, x, t = TWO.given(0).denoiser(CosineSchedule()), torch.zeros(3, 2), torch.tensor(0.5)
+    assert denoiser(x, t, torch.tensor([0, 0, -1])).isfinite().all()
+    with pytest.raises(ValueError, match=r"for the class 1; its classes are \[0\]"):
+        denoiser(x, t, torch.tensor([0, 1, -1]))
+
+
+def test_a_class_beyond_the_labels_type_is_no_other_class():
+    labels = torch.tensor([0, 44], dtype=torch.uint8)  # 300 wraps to 44
+    mixture = GaussianMixture(TWO.weights, TWO.means, TWO.stds, labels)
+    for label in (300, -212):
+        with pytest.raises(ValueError, match=r"its classes are \[0, 44\]"):
+            mixture.given(label)
+
+
+def test_a_mixture_is_not_rounded_to_whole_numbers():
+    with pytest.raises(TypeError, match=r"GaussianMixture\.to got like"):
+        TWO.to(torch.zeros(3, dtype=torch.uint8))
+
+
+def test_a_batch_of_stds_must_fit_the_batch_of_means():
+    with pytest.raises(ValueError, match="GaussianMixture got weights of shape"):
+        GaussianMixture(torch.ones(2), torch.zeros(3, 2, 2), torch.ones(5, 2, 1))
+    assert GaussianMixture(torch.ones(2), torch.zeros(3, 2, 2), torch.ones(1, 2, 1)).log_prob(
+        torch.zeros(3, 2)
+    ).shape == (3,)
+
+
+def test_one_example_without_its_batch_gets_a_sentence_of_the_mixture():
+    line = GaussianMixture(torch.ones(1), torch.zeros(1, 1), torch.ones(1), torch.zeros(1, dtype=torch.long))
+    for asked in (line.denoiser(CosineSchedule()), line.classifier(CosineSchedule())):
+        with pytest.raises(ValueError, match=r"x_t of shape \(5,\)"):
+            asked(torch.zeros(5), torch.tensor(0.5))

@@ -2,6 +2,7 @@ import functools
 import math
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import sympy
 import torch
 
 from diffusion_edu.checks import BrokenExerciseError, Claim, Exercise, claim, diagnose, find_claims, truth
+from diffusion_edu.exercises import n00, n10
 
 # --- claims
 
@@ -349,3 +351,15 @@ def test_one_truth_value_is_read_from_what_libraries_give_back(answer, value):
 @pytest.mark.parametrize("answer", [1, None, "True", torch.tensor([True, False]), torch.tensor(1.0), np.array([])])
 def test_what_is_no_truth_value_is_none(answer):
     assert truth(answer) is None
+
+
+@pytest.mark.parametrize("half", [Fraction(1, 2), sympy.Rational(1, 2), sympy.Float(0.5)])
+def test_a_fraction_is_a_number(half):
+    assert n00.half_and_half(half).status == "right"
+    assert n10.same_scale((3 * half, 15 * half, 8 * half, 4 * half)).status == "right"
+    Claim().close(half, 0.5, atol=0.0)
+
+
+def test_an_empty_matrix_is_not_zero():
+    with pytest.raises(AssertionError, match="nothing to compare"):
+        Claim().zero(sympy.Matrix(0, 0, []))

@@ -5,17 +5,19 @@ holds the folded solution, with its code in a ```python fence.
 """
 
 import ast
+import copy
 import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 
 from diffusion_edu.checks import Verdict, parsed
-from diffusion_edu.exercises import n04
+from diffusion_edu.exercises import n00, n04, n07, n08, n12
 from tests import wrong_answers
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
@@ -143,3 +145,35 @@ def test_two_letters_are_no_program_of_a_hunt(path):
 def test_a_hunt_runs_one_program_at_a_time(name):
     with pytest.raises(ValueError, match=r"run_program"):
         n04.run_program(name, 1.0, 50)
+
+
+def test_a_right_answer_that_works_in_place_is_right():
+    def noising(x_0, eps, alpha, sigma):
+        x_0 *= alpha
+        x_0 += sigma * eps
+        return x_0
+
+    def step(x_t, x_0_hat, a_s, s_s, a_t, s_t, z):
+        rho = (a_t * s_s / (a_s * s_t)) ** 2
+        z *= s_s * torch.sqrt(1 - rho)
+        return a_t / a_s * s_s**2 / s_t**2 * x_t + a_s * (1 - rho) * x_0_hat + z
+
+    def reverse(x, t, s, f, g, S, z):
+        x += (-f * x + g**2 * S) * (t - s)
+        x += g * torch.sqrt(t - s) * z
+        return x
+
+    for exercise, attempt in ((n00.noising, noising), (n08.skipped_step, step), (n12.reverse_step, reverse)):
+        assert exercise(attempt).status == "right"
+
+
+def test_a_resumed_step_may_be_numpys():
+    def save(network, optimiser, average, step):
+        return copy.deepcopy([part.state_dict() for part in (network, optimiser, average)]), np.int64(step)
+
+    def load(checkpoint, *parts):
+        for part, state in zip(parts, checkpoint[0], strict=True):
+            part.load_state_dict(state)
+        return checkpoint[1]
+
+    assert n07.resume(save, load).status == "right"

@@ -171,3 +171,8 @@ def test_the_attack_sees_an_exception_that_is_not_ours(monkeypatch):
     monkeypatch.setattr(data, "read_idx", broken)
     _, faults, _ = fuzz.attack(4, only=("idx",))
     assert len(faults) == 4 and "KeyError" in faults[0]
+
+
+def test_no_reader_of_that_name_is_a_sentence():
+    with pytest.raises(SystemExit, match="there is no reader idz; the names are idx"):
+        fuzz.main(["--inputs", "1", "--only", "idz"])

@@ -89,3 +89,11 @@ def test_the_discretised_probabilities_of_any_number_of_levels_sum_to_1(levels):
     x = torch.linspace(-1, 1, levels, dtype=torch.float64)
     log_prob = discretized_log_prob(Normal(torch.full_like(x, 0.3), torch.tensor(0.4)), x, levels)
     assert_close(log_prob.exp().sum().item(), 1.0, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_mass_of_a_bin_is_found_in_half_precision_too(dtype):
+    x = (2 * torch.arange(0, 256, 17) / 255 - 1).to(dtype)
+    normal = Normal(torch.full_like(x, 0.25), torch.tensor(0.5, dtype=dtype))
+    expected = discretized_log_prob(Normal(normal.mean.double(), normal.std.double()), x.double())
+    assert_close(discretized_log_prob(normal, x).double(), expected, rtol=1e-3, atol=1e-3)

@@ -44,6 +44,7 @@ from diffusion_edu import (
     times,
     uniform,
 )
+from diffusion_edu.likelihood import velocity_and_divergence
 from tests.cases import every_schedule
 
 ONE = torch.ones((), dtype=torch.float64)
@@ -498,3 +499,45 @@ def test_the_network_of_a_noisy_classifier_sees_data_of_variance_1(schedule):
 def test_what_is_known_must_be_finite():
     with pytest.raises(ValueError, match="a known x_0 with NaN or infinite numbers"):
         Inpainting(MIXTURE.denoiser(VPSchedule()), torch.tensor([[math.nan, 0.0]]), MASK)
+
+
+TWO = GaussianMixture(
+    torch.ones(2), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.full((2,), 0.1), torch.tensor([0, 1])
+)  # a class each
+
+
+def test_a_class_without_weight_leaves_the_classifiers_gradient_finite():
+    schedule, only = CosineSchedule(), TWO.given(0)
+    guided = ClassifierGuidance(only.denoiser(schedule), only.classifier(schedule), 2.0)
+    x, t, labels = torch.randn(3, 2), torch.tensor(0.5), torch.tensor([0, 0, -1])
+    assert_close(guided(x, t, labels), only.denoiser(schedule)(x, t))  # p(0 | x_t) = 1: nothing to add
+
+
+@pytest.mark.parametrize("t", [0.1, 0.3])
+def test_an_end_of_the_interval_is_the_same_for_one_time_and_for_one_each(t):
+    guided = ClassifierFreeGuidance(TWO.denoiser(CosineSchedule()), 3.0, interval=(0.1, 0.3))
+    x, labels = torch.randn(2, 2), torch.tensor([0, 1])
+    assert_close(guided(x, torch.tensor(t), labels), guided(x, torch.full((2,), t), labels))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_a_mask_made_in_inference_mode_can_be_filled_in_around(scale):
+    denoiser, t = TWO.denoiser(VPSchedule()), torch.tensor(0.5, dtype=torch.float64)
+    x, known, mask = torch.randn(3, 2), torch.zeros(2), torch.tensor([True, False])
+    expected = Inpainting(denoiser, known, mask, scale)(x, t)
+    with torch.inference_mode():
+        filled = Inpainting(denoiser, known.clone(), mask.clone(), scale)
+        assert_close(filled(x.clone(), t), expected)
+        velocity_and_divergence(filled, x.clone(), t)
+
+
+@pytest.mark.parametrize("null", [None, 1.5, True])
+def test_a_null_that_is_no_label_gets_a_sentence(null):
+    with pytest.raises(ValueError, match="ClassifierFreeGuidance got null="):
+        ClassifierFreeGuidance(TWO.denoiser(CosineSchedule()), 2.0, null=null)
+
+
+@pytest.mark.parametrize("channels", [8, (8, 0), (8, -2), (8, 2.5), "88"])
+def test_the_channels_of_a_level_classifier_are_counts(channels):
+    with pytest.raises(ValueError, match=r"LevelClassifier got channels"):
+        LevelClassifier(channels=channels)

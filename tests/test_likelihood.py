@@ -10,6 +10,7 @@ from diffusion_edu import (
     BetaSchedule,
     CosineSchedule,
     DiffusionModel,
+    EDMSchedule,
     Elbo,
     GaussianMixture,
     LearntVarianceModel,
@@ -38,7 +39,7 @@ from diffusion_edu import (
     transition_std,
 )
 from diffusion_edu.likelihood import velocity_and_divergence
-from tests.cases import every_schedule
+from tests.cases import Learnt, every_schedule
 
 SCHEDULE = BetaSchedule.linear(1000)
 DATA = GaussianMixture(torch.ones(1), torch.zeros(1, 1).double(), torch.tensor([2.0]).double())  # N(0, 4)
@@ -471,3 +472,21 @@ def test_times_in_log_snr_are_in_double_precision_whatever_the_table():
     for name in ("betas", "log_alpha_bars"):  # as on a device without float64
         schedule._buffers[name] = schedule._buffers[name].float()
     assert log_snr_times(schedule, 4).dtype == torch.float64
+
+
+def test_a_path_that_would_start_above_its_end_is_refused():
+    denoiser = GaussianMixture(torch.ones(1), torch.zeros(1, 1), torch.ones(1)).denoiser(EDMSchedule(0.1))
+    with pytest.raises(ValueError, match=r"it is 0\.1 at most"):
+        log_likelihood(denoiser, torch.zeros(2, 1), sigma_min=0.5)
+
+
+def test_bound_and_likelihood_have_no_gradient_rather_than_a_part_of_it():
+    denoiser, x_0 = GaussianMixture(*ring()).denoiser(Learnt()), torch.zeros(2, 2, requires_grad=True)
+    assert not elbo(denoiser, x_0, times(4)).total.requires_grad
+    assert not log_likelihood(denoiser, x_0, atol=1e-2, rtol=1e-2).requires_grad
+
+
+def test_a_prior_that_answers_with_a_plain_number_gets_a_sentence():
+    denoiser = GaussianMixture(torch.ones(1), torch.zeros(1, 1), torch.ones(1)).denoiser(CosineSchedule())
+    with pytest.raises(ValueError, match=r"answers 2 examples with 0\.0"):
+        log_likelihood(denoiser, torch.zeros(2, 1), lambda x: 0.0, atol=1e-2, rtol=1e-2)

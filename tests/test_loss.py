@@ -194,3 +194,13 @@ def test_the_network_is_told_the_condition():
     network.numbers = 4
     hybrid_loss(LearntVarianceModel(network, BetaSchedule.linear(1000), V), x_0, t, labels)
     assert len(seen) == 3 and all(torch.equal(condition, labels) for condition in seen)
+
+
+def test_a_loss_of_plain_numbers_gets_a_sentence():
+    class Echo(torch.nn.Module):
+        def forward(self, x, level, condition=None):
+            return x
+
+    model = DiffusionModel(Echo(), CosineSchedule(), V)
+    with pytest.raises(ValueError, match=r"denoising_loss got x_0 of shape \(5,\); it needs a batch"):
+        denoising_loss(model, torch.zeros(5), torch.tensor(0.5))

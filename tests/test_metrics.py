@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ from diffusion_edu.metrics import (
     precision_recall,
     with_floor,
 )
+from diffusion_edu.storage import each_its_own
 
 
 def with_moments(n, mean, covariance, generator):
@@ -452,3 +454,35 @@ def test_a_shipped_classifier_is_the_callers_own(make):
     make().double().train()
     again = make()
     assert not again.training and next(again.parameters()).dtype == torch.float32
+
+
+def test_loading_a_shipped_classifier_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    each_its_own(digit_classifier.__wrapped__)()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_copy_is_found_beside_a_reference_that_differs_in_the_last_digit():
+    x = torch.rand(50, 784, generator=torch.Generator().manual_seed(1))
+    other = x.clone()
+    other[:, 0] += 1e-7
+    found = nearest(x, torch.cat([other, x]))
+    assert torch.equal(found.indices[:, 0], 50 + torch.arange(50)) and (found.distances == 0).all()
+
+
+def test_every_finite_number_above_0_is_a_width():
+    a, b = torch.randn(2, 8, 3, generator=torch.Generator().manual_seed(0))
+    assert mmd(a, b, [Fraction(1, 2)]) == mmd(a, b, [0.5])
+    assert abs(mmd(a, b, [1e200]).value) < 1e-12
+
+
+def test_too_few_real_examples_for_a_floor_are_what_the_sentence_names():
+    with pytest.raises(ValueError, match="got 8 samples, 1 real examples and n=0; it needs"):
+        with_floor(kid, torch.zeros(8, 3), torch.zeros(1, 3))
+
+
+def test_arrays_of_labels_and_pictures_are_refused_in_a_sentence():
+    with pytest.raises(TypeError, match="agreement got predicted = a NumPy array"):
+        agreement(np.array([1]), np.array([1]))
+    with pytest.raises(TypeError, match="predict got x = a NumPy array"):
+        predict(digit_classifier(), np.zeros((1, 1, 28, 28), np.float32))

@@ -162,3 +162,8 @@ def test_a_number_that_stays_0_has_no_say_where_only_the_relative_error_counts(p
     y = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
     *_, last = integrate(lambda t, y: -y, y, 0.0, 1.0, atol=0.0, rtol=1e-6, pair=pair)
     assert_close(last.y, y * math.exp(-1), rtol=1e-5, atol=0)
+
+
+def test_a_slope_that_is_infinite_just_after_the_start_is_named():
+    with pytest.raises(ArithmeticError, match="NaN or infinite between t = 0"):
+        list(integrate(lambda t, y: y if t == 0 else y * math.inf, torch.ones(1, 1).double(), 0.0, 1.0))

@@ -647,3 +647,8 @@ def test_diffuse_does_not_step_from_where_the_schedule_has_no_diffusion():
         list(diffuse(Learnt(), x_0, times(10)))
     above = torch.linspace(1, 1e-3, 11, dtype=torch.float64)
     assert torch.isfinite(list(diffuse(Learnt(), x_0, above))[-1].x).all()
+
+
+def test_slerp_of_one_pair_without_its_batch_gets_a_sentence():
+    with pytest.raises(ValueError, match=r"slerp got a of shape \(5,\)"):
+        slerp(torch.ones(5), torch.arange(5.0), 0.5)

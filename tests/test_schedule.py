@@ -279,3 +279,24 @@ def test_sub_vp_times_keep_their_digits_where_sigma_is_nearly_1(dtype, rtol, bet
     assert_close(schedule.time_at(schedule.log_snr(t)), t, rtol=rtol, atol=0)
     grid = karras(schedule, 10)
     assert (grid.diff() < 0).all(), "a grid of noise levels falls"
+
+
+def test_a_move_that_fails_leaves_the_table_where_it_was():
+    schedule = BetaSchedule.linear(10)
+    before = schedule.betas.clone()
+
+    def fails(t):
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+    with pytest.raises(AssertionError):
+        schedule._apply(fails)
+    assert torch.equal(schedule.betas, before) and schedule.log_alpha_bars is not None
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_steps_may_be_counted_in_a_type_that_T_does_not_fit_into(kind):
+    schedule = BetaSchedule.linear(1000)
+    assert_close(schedule.time(torch.tensor([5, 100], dtype=kind)), schedule.time(torch.tensor([5, 100])))
+    assert_close(schedule.time(torch.tensor(240, dtype=torch.uint8)), schedule.time(240))
+    with pytest.raises(ValueError, match=r"0 \(clean data\) to 300"):
+        BetaSchedule.linear(300).time(torch.tensor([-1], dtype=torch.int8))

@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -302,3 +303,39 @@ def test_a_label_that_nobody_could_read_falls_off_the_table_and_not_onto_no_labe
     for wrong in (10, 11):
         with pytest.raises(IndexError):
             embed(level[:1], torch.tensor([wrong]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "classes"), [(torch.int8, 128), (torch.int8, 200), (torch.uint8, 256), (torch.int16, 300)]
+)
+def test_a_label_means_the_same_in_every_type_of_whole_numbers(dtype, classes):
+    embed, level, labels = ConditionEmbedding(8, classes), torch.rand(3), torch.tensor([0, 5, 99])
+    assert torch.equal(embed(level, labels.to(dtype)), embed(level, labels))
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
+def test_a_cast_to_half_precision_and_back_leaves_the_waves_of_the_level_as_they_were(dtype):
+    level = torch.linspace(0, 1, 101)
+    assert torch.equal(FourierFeatures().to(dtype).float()(level), FourierFeatures()(level))
+    assert FourierFeatures().to(dtype)(level.to(dtype)).dtype == dtype
+    assert FourierFeatures().double()(level.double()).dtype == torch.float64
+
+
+def test_blocks_may_be_any_whole_number_and_what_is_no_list_is_a_sentence():
+    assert len(UNet(channels=(8, 8), blocks=np.int64(2), embedding=16).down[1]) == 2
+    for wrong, words in (
+        ({"blocks": 2.0}, r"blocks\[0\]=2\.0; it must be"),
+        ({"attention": True}, "attention=True; give"),
+    ):
+        with pytest.raises(ValueError, match=f"UNet got {words}"):
+            UNet(channels=(8,), **wrong)
+
+
+def test_a_network_says_of_what_is_no_tensor_that_it_is_none_and_meta_has_no_autocast():
+    net = UNet(channels=(8,), blocks=1, embedding=16)
+    with pytest.raises(TypeError, match="UNet got x = a NumPy array of shape"):
+        net(np.zeros((1, 1, 8, 8), np.float32), torch.zeros(1))
+    with pytest.raises(TypeError, match=r"UNet got level = 0\.5"):
+        net(torch.zeros(1, 1, 8, 8), 0.5)
+    with pytest.raises(TypeError, match=r"UNet got x of type torch\.float64, and its weights are torch\.float32"):
+        net.to("meta")(torch.zeros(1, 1, 8, 8, dtype=torch.float64, device="meta"), torch.zeros(1, device="meta"))

@@ -204,3 +204,16 @@ def test_save_png_leaves_the_old_file_where_it_fails(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="could not be written"):
         save_png(np.ones((2, 2), np.uint8), path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["b.png"]
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 0, 4), (2, 1, 4, 0)])
+def test_images_without_pixels_are_no_images(shape):
+    for call in (tile, show_images):
+        with pytest.raises(ValueError, match=r"viz\.tile got images of shape"):
+            call(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("x", [torch.linspace(1, 0, 5), torch.zeros(5), torch.tensor([0.0, 3.0, 1.0, 2.0, 1.5])])
+def test_an_x_that_does_not_rise_is_a_sentence(x):
+    with pytest.raises(ValueError, match=r"viz\.histogram_against got an x .* sort it"):
+        histogram_against(torch.rand(5), x, torch.ones(5), Figure().subplots())

@@ -1,6 +1,7 @@
 import base64
 import builtins
 import io
+import math
 import re
 
 import numpy as np
@@ -238,3 +239,10 @@ def test_what_is_no_frame_is_a_sentence(frames, error, words):
 def test_an_option_that_does_not_fit_is_a_sentence(options, words):
     with pytest.raises(ValueError, match=words):
         slider(**options)
+
+
+@pytest.mark.parametrize("options", [{"grays": 2.5}, {"grays": "16"}, {"interval": math.inf}])
+def test_what_is_no_count_of_grays_and_no_time_is_a_sentence(options):
+    frames = np.arange(7 * 60).reshape(7, 6, 10).astype(np.uint8)
+    with pytest.raises(ValueError, match=f"Slider a got {next(iter(options))}=.*; it must be"):
+        FrameSlider(frames, list("0123456"), "a", title="T", **options)

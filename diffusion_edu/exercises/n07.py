@@ -8,6 +8,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -181,13 +182,13 @@ def _resumed(save: Callable[..., Any], load: Callable[..., Any]) -> Tensor | str
     new = _Run()
     fresh = new.weights()
     step = load(checkpoint, new.network, new.optimiser, new.average)
-    if isinstance(step, bool) or not isinstance(step, int):
+    if isinstance(step, bool) or not isinstance(step, int | np.integer):
         return f"my_load must return the step to go on with, a whole number, and yours returned {type(step).__name__}"
     if not 0 <= step <= END:
         return f"my_load returned {step}; the run was broken off after {BREAK} steps, so step {BREAK} is the next"
     if step == 0 and torch.equal(fresh, new.weights()):
         return "nothing was loaded, and the run began anew at step 0: it ends where it should, but the work is lost"
-    return new.train(step, END).weights()
+    return new.train(int(step), END).weights()
 
 
 def _variant(copied: str, loaded: str, step: int) -> Tensor:
