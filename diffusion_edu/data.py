@@ -27,6 +27,7 @@ import hashlib
 import io
 import math
 import os
+import struct
 import tarfile
 import urllib.parse
 import warnings
@@ -182,12 +183,12 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
-        if (
-            images.ndim != 4
-            or images.dtype != torch.uint8
-            or labels.shape != images.shape[:1]
-            or labels.is_floating_point()
-        ):
+        if not isinstance(images, Tensor) or not are_labels(labels):
+            raise ValueError(
+                f"ImageSet got images = {said(images)} and labels = {said(labels)}; it takes tensors, (N, C, H, W) "
+                "uint8 and (N,) whole numbers."
+            )
+        if images.ndim != 4 or images.dtype != torch.uint8 or labels.shape != images.shape[:1]:
             raise ValueError(
                 f"ImageSet got images of shape {tuple(images.shape)} and type {images.dtype}, and labels of shape "
                 f"{tuple(labels.shape)} and type {labels.dtype}; it takes (N, C, H, W) uint8 and (N,) whole numbers."
@@ -740,7 +741,7 @@ def _picture(path: Path, side: int, channels: int) -> Tensor:
                 return torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).reshape(side, side, channels)
     except PermissionError as error:
         raise unreadable(path) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, TypeError, struct.error, Image.DecompressionBombError) as error:
         raise ValueError(
             f"image_folder cannot use {path} ({error}); it takes whole PNG and JPEG files. Repair it or take it away."
         ) from error
@@ -824,7 +825,7 @@ class TensorData:
         check_counts("TensorData.batch", size=size)
         check_counts("TensorData.batch", 0, step=step)
         N = len(self.x)
-        place = torch.arange(step * size, (step + 1) * size)
+        place = torch.arange(step * size, (step + 1) * size, device="cpu")
         epochs = place // N
         first, last = int(epochs[0]), int(epochs[-1])
         order = torch.cat([self._order(epoch) for epoch in range(first, last + 1)])
@@ -838,7 +839,7 @@ class TensorData:
         if epoch not in self._orders:
             for old in [e for e in self._orders if e < epoch - 1]:
                 del self._orders[old]
-            self._orders[epoch] = torch.randperm(len(self.x), generator=seeded(self.seed, epoch))
+            self._orders[epoch] = torch.randperm(len(self.x), generator=seeded(self.seed, epoch), device="cpu")
         return self._orders[epoch]
 
 
@@ -877,13 +878,14 @@ class Fresh:
         check_counts("Fresh.batch", size=size)
         check_counts("Fresh.batch", 0, step=step)
         drawn = self.draw(size, seeded(self.seed, step, 1))
-        x_0, labels = drawn if isinstance(drawn, tuple) else (drawn, None)
+        x_0, labels = drawn if isinstance(drawn, tuple) and len(drawn) == 2 else (drawn, None)
         fit = labels is None or (are_labels(labels) and labels.shape == (size,))
-        if not isinstance(x_0, Tensor) or len(x_0) != size or not fit:
+        if not isinstance(x_0, Tensor) or x_0.shape[:1] != (size,) or not fit:
             raise ValueError(
                 f"Fresh asked its draw for {size} examples and got {said(x_0)}, with labels {said(labels)}; it must "
                 "return x (n, D), or a tuple of x and labels (n,)."
             )
+        x_0 = x_0.detach()  # as in TensorData
         return (to_model_range(x_0) if x_0.dtype == torch.uint8 else x_0.float()), labels
 
 

@@ -10,7 +10,6 @@ they lie in the CPU's memory: no check here ever waits for a GPU.
 
 from __future__ import annotations
 
-import math
 import numbers
 from pathlib import Path
 from typing import TypeGuard
@@ -37,7 +36,7 @@ __all__ = [
 
 def is_real(*values: object) -> bool:
     """Whether each is a real number: not a string, a tensor, a bool or NaN. Infinity counts as one."""
-    return all(type(v) is not bool and isinstance(v, numbers.Real) and not math.isnan(v) for v in values)
+    return all(type(v) is not bool and isinstance(v, numbers.Real) and bool(v == v) for v in values)
 
 
 def are_labels(value: object) -> TypeGuard[Tensor]:
@@ -100,7 +99,7 @@ def check_input(who: str, x: Tensor, shape: tuple[int | str, ...], weight: Tenso
         x: (B, ...).
         shape: what is wanted, such as ("B", 3, "H", "W"): a number must match, a letter stands for any number from 1
             up ("B" for 0 too).
-        weight: one of the network's weights, of any shape. Under autocast its type may differ from that of x.
+        weight: one of the network's weights, of any shape. Under autocast that of x may differ, float64 excepted.
         name: of x, for the sentence.
 
     Raises:
@@ -122,7 +121,8 @@ def check_input(who: str, x: Tensor, shape: tuple[int | str, ...], weight: Tenso
             f"{who} got {name} on {x.device}, and its weights are on {weight.device}; move one to the other."
         )
     if not x.is_floating_point() or (
-        x.dtype != weight.dtype and (x.is_meta or not torch.is_autocast_enabled(x.device.type))  # meta has no autocast
+        x.dtype != weight.dtype  # meta has no autocast, and where there is one it leaves float64 as it is
+        and (x.is_meta or x.dtype == torch.float64 or not torch.is_autocast_enabled(x.device.type))
     ):
         raise TypeError(
             f"{who} got {name} of type {x.dtype}, and its weights are {weight.dtype}; give {name}.to({weight.dtype})"

@@ -7,6 +7,7 @@ pickles, so that loading a stranger's file cannot run a stranger's code.
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import secrets
@@ -52,6 +53,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device would be replaced by a file
+            raise FileExistsError(errno.EEXIST, "it is no plain file")
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.parent / f".{path.name}.{secrets.token_hex(4)}"
         file = beside.open("xb")
@@ -88,7 +91,7 @@ def save_tensors(
     ready: dict[str, Tensor] = {}
     places = set()
     for name, value in tensors.items():
-        value = value.detach().cpu().contiguous()
+        value = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
         place = value.untyped_storage().data_ptr()
         ready[name] = value.clone() if place in places else value  # tied weights: a copy under each name
         places.add(place)
@@ -125,12 +128,13 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str], dtype: torch.dt
             digits.
 
     Raises:
-        TypeError: if the type is not one of floats.
+        TypeError: if the type is not float16, bfloat16, float32 or float64.
         OSError: if the file cannot be written.
     """
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+    if dtype is not None and not (dtype in NUMBERS and dtype.is_floating_point):
         raise TypeError(f"save_weights got dtype={dtype!r}; weights are floats: torch.float16, for example, or None.")
-    parameters = {name for name, _ in model.named_parameters()}
+    every = model.named_parameters(remove_duplicate=False)  # tied weights have several names
+    parameters = {name for name, value in every if value.is_floating_point()}
     state = model.state_dict()
     save_tensors(path, {n: v.to(dtype) if dtype is not None and n in parameters else v for n, v in state.items()})
 
@@ -161,7 +165,7 @@ def each_its_own(build: Callable[[], Module]) -> Callable[[], Module]:
 
     @lru_cache(maxsize=1)
     def once() -> Module:
-        with torch.random.fork_rng(devices=[]):  # weights that are drawn only to be replaced
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):  # weights that are drawn only to be replaced
             return build()
 
     @wraps(build)
@@ -201,6 +205,11 @@ def check_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) ->
         ValueError: if the names, shapes or kinds of number are not the module's.
     """
     state = model.state_dict()
+    if any(value.is_meta for value in state.values()):
+        raise ValueError(
+            f"the weights in {origin} cannot be copied into a model on the meta device, which holds no numbers: call "
+            "model.to_empty(device='cpu') first, or build it elsewhere."
+        )
     missing, extra = sorted(state.keys() - tensors.keys()), sorted(tensors.keys() - state.keys())
     if missing or extra:
         raise ValueError(

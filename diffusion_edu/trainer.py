@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 import os
 import re
 import signal
@@ -40,7 +41,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from .data import Data, seed_of
-from .door import is_real, said
+from .door import are_labels, is_real, said
 from .gaussian import noise_like
 from .loss import Importance, TimeSampler, denoising_loss, stratified
 from .networks import NO_LABEL
@@ -109,9 +110,10 @@ class TrainConfig:
         shares = dict.fromkeys(("warmup", "final_rate", "ema_decay", "label_drop"), (0, 1))
         for name, (low, high) in (one_and_up | zero_and_up | shares).items():
             value, whole = getattr(self, name), name in one_and_up or name == "seed"
-            if not is_real(value) or not low <= value <= high or (whole and not isinstance(value, int)):
+            if not is_real(value) or not low <= value <= high or (whole and not isinstance(value, numbers.Integral)):
                 kind = "a whole number" if whole else "a number"
                 raise ValueError(f"TrainConfig got {name}={value!r}; it must be {kind} from {low} to {high}.")
+            object.__setattr__(self, name, int(value) if whole else float(value))  # JSON and AdamW know no others
         for name in ("learning_rate", "weight_decay"):
             if not getattr(self, name) < math.inf:
                 raise ValueError(f"TrainConfig got {name}={getattr(self, name)}; it must be finite.")
@@ -367,6 +369,11 @@ class Trainer(Generic[Model]):
             raise ValueError(
                 f"the data gave {len(x_0)} examples for step {self.step}, and {config.batch_size} were asked for; "
                 "Data.batch(step, size) gives `size` of them."
+            )
+        if condition is not None and not (are_labels(condition) and condition.shape == x_0.shape[:1]):
+            raise ValueError(
+                f"the data gave labels = {said(condition)} for step {self.step}; Data.batch(step, size) gives one "
+                "whole number for each example, or None."
             )
         x_0 = onto(self.device, x_0)
         if x_0.ndim == 4:

@@ -661,8 +661,8 @@ GUIDANCE: list[Row] = [
         "classifier guidance in eps's units, added to x_0",
     ),
     (
-        "return float(scale) if low < float(t) <= high else outside",
-        "return outside if low < float(t) <= high else float(scale)",
+        "return float(scale) if bool((t > low) & (t <= high)) else outside",
+        "return outside if bool((t > low) & (t <= high)) else float(scale)",
         "outside_the_interval_there_is_no_guidance_and_no_cost",
         "guidance everywhere but in its interval",
     ),

@@ -14,6 +14,7 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -58,6 +59,7 @@ from diffusion_edu import (
 )
 from diffusion_edu.cli import (
     Recipe,
+    SampleConfig,
     console,
     draw_samples,
     find_recipe,
@@ -72,6 +74,7 @@ from diffusion_edu.cli import (
     samples,
     to_toml,
 )
+from diffusion_edu.cli.recipe import DataConfig
 from diffusion_edu.cli.run import Log
 from diffusion_edu.data import seeded
 from diffusion_edu.storage import load_tensors, save_tensors
@@ -972,3 +975,68 @@ def test_the_page_on_scale_has_the_numbers_of_the_recipe():
         best, worst = t_c / max(t_c, t_c / 3 + t_a), t_c / (t_c + t_a)
         assert_close([float(compute), float(reduce)], [1e3 * t_c, 1e3 * t_a], rtol=0.03, atol=0)
         assert_close([float(low), float(high)], [worst, best], rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("seed", [2**63, 2**64])
+def test_a_number_that_the_recipes_file_cannot_hold_is_refused_before_training(tiny, tmp_path, capsys, seed):
+    assert main(["train", tiny, "--folder", str(tmp_path / "run"), "--train.seed", str(seed)]) == 2
+    assert f"train.seed is {seed}; a whole number of TOML is below 2^63" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_path_that_is_no_utf8_does_not_keep_a_run_from_its_end(tmp_path):
+    odd = tmp_path / os.fsdecode(b"r\xff.toml")
+    odd.write_text(TINY)
+    assert main(["train", str(odd), "--folder", str(tmp_path / "run")]) == 0
+    out = ["--out", str(tmp_path / os.fsdecode(b"x\xff.png")), "--tensors", str(tmp_path / "x.safetensors")]
+    assert main(["sample", str(tmp_path / "run"), "--n", "4", *out]) == 0
+
+
+def test_numpys_floats_and_the_character_del_are_read_back():
+    given = Recipe(data=DataConfig(folder="a\x7fb"), sample=SampleConfig(guidance=np.float64(1.5)))
+    assert recipe_from(tomllib.loads(to_toml(given)), "") == given
+
+
+def test_bits_of_points_are_refused_before_training(tiny, tmp_path, capsys):
+    flags = ["--evaluate.n", "8", "--evaluate.bits", "2", "--folder", str(tmp_path / "run")]
+    assert main(["train", tiny, *flags]) == 2
+    assert "only 8-bit pictures have" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_grid_that_was_broken_off_is_drawn_when_the_run_goes_on(tiny, tmp_path, monkeypatch):
+    command = ["train", tiny, "--folder", str(tmp_path / "run")]
+
+    def dies(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.import_module("diffusion_edu.cli.run"), "_show", dies)
+        assert main(command) == 130
+    assert main(command) == 0
+    assert len(list((tmp_path / "run" / "samples").iterdir())) == 3
+
+
+def test_a_recipe_may_begin_with_the_mark_that_windows_puts_there(tmp_path):
+    (tmp_path / "r.toml").write_text("[train]\nsteps = 3\n", encoding="utf-8-sig")
+    assert read_recipe(tmp_path / "r.toml").train.steps == 3
+
+
+def test_tensorboards_files_are_closed_where_a_run_is_broken_off(tiny, tmp_path, monkeypatch):
+    written = []
+
+    class Writer:
+        def __init__(self, folder, purge_step):
+            pass
+
+        def add_scalar(self, name, value, step):
+            raise KeyboardInterrupt
+
+        def close(self):
+            written.append("closed")
+
+    fake = type(sys)("torch.utils.tensorboard")
+    fake.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+    assert main(["train", tiny, "--folder", str(tmp_path / "run"), "--log.tensorboard"]) == 130
+    assert written == ["closed"]

@@ -18,12 +18,20 @@ import pooch
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torch.testing import assert_close
 
 from diffusion_edu import (
+    CosineSchedule,
+    DiffusionModel,
     Fresh,
     GaussianMixture,
+    ImageSet,
+    ResidualMLP,
     TensorData,
+    TrainConfig,
+    Trainer,
+    V,
     agreement,
     fashion_2k,
     fashion_classifier,
@@ -825,3 +833,46 @@ def test_an_archive_or_a_picture_that_may_not_be_read_is_not_called_damaged(tmp_
             cifar10("test", tmp_path / folder)
     with pytest.raises(PermissionError, match="may not be read by this user"):
         image_folder(tmp_path / "pictures", 8)
+
+
+def test_a_picture_whose_exif_cannot_be_written_anew_gets_a_sentence(tmp_path):
+    entries = struct.pack("<HHI4s", 0x0100, 2, 4, b"abc\0") + struct.pack(
+        "<HHIHH", 0x0112, 3, 1, 6, 0
+    )  # a width in letters
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + b"\0\0\0\0"
+    Image.new("L", (4, 4)).save(tmp_path / "a.jpg", exif=exif)
+    with pytest.raises(ValueError, match=r"cannot use .*a\.jpg .*Repair it"):
+        image_folder(tmp_path, 4)
+
+
+def test_fresh_latents_that_remember_their_encoder_are_data_all_the_same():
+    encoder = nn.Linear(2, 2)
+    data = Fresh(lambda n, generator: encoder(torch.randn(n, 2, generator=generator)))
+    model = DiffusionModel(ResidualMLP(2, 8, 1), CosineSchedule(), V)
+    Trainer(model, data, config=TrainConfig(steps=2, batch_size=4, accumulate=2, device="cpu")).run()
+    assert encoder.weight.grad is None
+
+
+def test_the_order_of_the_examples_is_drawn_on_the_cpu_whatever_the_default_device():
+    x = torch.arange(8.0).reshape(4, 2)
+    with torch.device("meta"):
+        found, _ = TensorData(x).batch(0, 2)
+    assert torch.equal(found, TensorData(x).batch(0, 2)[0])
+
+
+PICTURES, LABELS = torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [(PICTURES.numpy(), LABELS), (PICTURES, LABELS.numpy()), (PICTURES, [0, 0]), (PICTURES, LABELS == 0)],
+)
+def test_pictures_and_labels_that_are_no_tensors_of_whole_numbers_get_a_sentence(images, labels):
+    with pytest.raises(ValueError, match=r"ImageSet got images = .* and labels = .*; it takes tensors"):
+        ImageSet(images, labels, ("a",))
+
+
+@pytest.mark.parametrize("drawn", [(torch.zeros(3, 2), None, None), torch.zeros(())])
+def test_a_draw_of_three_things_or_of_one_number_gets_the_sentence(drawn):
+    with pytest.raises(ValueError, match="Fresh asked its draw for 3 examples and got"):
+        Fresh(lambda n, generator: drawn).batch(0, 3)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from diffusion_edu import BetaSchedule, DiffusionModel, load_weights, save_weights
-from diffusion_edu.storage import load_tensors, save_tensors, write_atomically
+from diffusion_edu.storage import each_its_own, load_tensors, save_tensors, write_atomically
 
 
 def test_weights_come_back_exactly_and_halves_leave_the_table_alone(tmp_path):
@@ -110,3 +110,45 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch
     monkeypatch.setattr("safetensors.safe_open", refuse)
     with pytest.raises(PermissionError, match=r"w\.safetensors may not be read by this user"):
         load_tensors(path)
+
+
+def test_weights_are_not_loaded_into_a_model_that_holds_no_numbers(tmp_path):
+    save_weights(nn.Linear(2, 2), tmp_path / "w")
+    with pytest.raises(ValueError, match="on the meta device, which holds no numbers"):
+        load_weights(nn.Linear(2, 2, device="meta"), tmp_path / "w")
+
+
+def test_the_first_caller_does_not_decide_the_device_of_the_others():
+    own = each_its_own(lambda: nn.Linear(2, 2))
+    with torch.device("meta"):
+        own()
+    assert own().weight.device.type == "cpu"
+
+
+def test_a_conjugate_is_written_as_it_reads(tmp_path):
+    x = torch.tensor([[1 + 2j, 3 + 4j]]).mH
+    save_tensors(tmp_path / "x", {"x": x})
+    assert torch.equal(load_tensors(tmp_path / "x")[0]["x"], x)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such files")
+def test_what_is_no_plain_file_is_not_replaced_by_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match=r"pipe could not be written \(it is no plain file\)"):
+        write_atomically(tmp_path / "pipe", b"x")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_weights_are_not_kept_as_what_cannot_be_loaded(tmp_path):
+    with pytest.raises(TypeError, match="float8_e4m3fn; weights are floats"):
+        save_weights(nn.Linear(2, 2), tmp_path / "w", torch.float8_e4m3fn)
+
+
+def test_halves_are_made_of_tied_weights_under_each_name_and_not_of_whole_numbers(tmp_path):
+    model = nn.ModuleList([nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)])
+    model[1].weight = model[0].weight
+    model.count = nn.Parameter(torch.arange(3), requires_grad=False)
+    save_weights(model, tmp_path / "w", torch.float16)
+    kinds = {name: value.dtype for name, value in load_tensors(tmp_path / "w")[0].items()}
+    assert kinds == {"0.weight": torch.float16, "1.weight": torch.float16, "count": torch.int64}
+    load_weights(model, tmp_path / "w")

@@ -14,8 +14,10 @@ import tempfile
 import threading
 import time
 import types
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
@@ -45,6 +47,7 @@ from diffusion_edu import (
     stratified,
 )
 from diffusion_edu import trainer as trainer_module
+from diffusion_edu.door import check_share
 from diffusion_edu.schedule import expand
 from diffusion_edu.storage import load_tensors, save_tensors
 from diffusion_edu.trainer import Batches
@@ -910,3 +913,40 @@ def test_tied_weights_are_trained_saved_and_resumed(tmp_path):
     again = make()
     again.resume(tmp_path)
     assert again.step == 4 and same(again.model, straight.model) and same(again.ema, straight.ema)
+
+
+@pytest.mark.parametrize("rate", [np.float32(1e-3), Fraction(1, 1000)])
+def test_numbers_that_are_not_pythons_own_are_settings_too(rate, tmp_path):
+    model = DiffusionModel(ResidualMLP(2, 8, 1), CosineSchedule(), V)
+    config = TrainConfig(steps=np.int64(2), batch_size=4, learning_rate=rate, device="cpu")
+    assert Trainer(model, TensorData(torch.randn(8, 2)), config=config, folder=tmp_path).run().step == 2
+    assert (tmp_path / "checkpoint.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    "labels", [torch.tensor([2]), torch.zeros(3, dtype=torch.long), torch.full((4,), 1.7), [0, 1, 2, 0]]
+)
+def test_labels_that_are_not_one_whole_number_for_each_example_are_refused(labels):
+    class Odd:
+        def batch(self, step, size):
+            return torch.zeros(size, 2), labels
+
+    model = DiffusionModel(ResidualMLP(2, 8, 1, 3), CosineSchedule(), V)
+    with pytest.raises(ValueError, match=r"the data gave labels = .* for step 0"):
+        Trainer(model, Odd(), config=TrainConfig(steps=1, batch_size=4, device="cpu")).run()
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"), [(ResidualMLP(2, 8, 1), (8, 2)), (UNet(channels=(8,), blocks=1, heads=1), (8, 1, 8, 8))]
+)
+def test_float64_under_autocast_gets_the_sentence_that_it_gets_without(network, shape):
+    model, data = DiffusionModel(network, CosineSchedule(), V), TensorData(torch.randn(shape, dtype=torch.float64))
+    config = TrainConfig(steps=1, batch_size=4, device="cpu", precision="bf16")
+    with pytest.raises(TypeError, match=r"got x of type torch\.float64, and its weights are torch\.float32"):
+        Trainer(model, data, config=config).run()
+
+
+def test_a_whole_number_beyond_every_float_is_a_number():
+    with pytest.raises(ValueError, match="it is a share"):
+        check_share("x", a=10**400)
+    assert TrainConfig(seed=10**400).seed == 10**400

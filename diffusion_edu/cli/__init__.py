@@ -160,8 +160,9 @@ def _sample(arguments: list[str]) -> int:
     print(f"{asked.n} samples in {asked.out}")
     if asked.tensors is not None:
         tensors = {"samples": x} if labels is None else {"samples": x, "labels": labels}
-        settings = {name: str(value) for name, value in asdict(asked).items()}
-        save_tensors(asked.tensors, tensors, {"model": given, **settings})
+        settings = {"model": given} | asdict(asked)
+        about = {name: str(value).encode(errors="backslashreplace").decode() for name, value in settings.items()}
+        save_tensors(asked.tensors, tensors, about)
         print(f"the same as numbers in {asked.tensors}")
     return 0
 

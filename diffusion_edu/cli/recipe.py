@@ -330,7 +330,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
             raw = file.read(2**20 + 1)
         if len(raw) > 2**20:
             raise ValueError(f"{path} is larger than 1 MiB, and a recipe is a page; is it another kind of file?")
-        table = tomllib.loads(raw.decode("utf-8"))
+        table = tomllib.loads(raw.decode("utf-8-sig"))
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no recipe file {path}; check the path.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -383,7 +383,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
             raise ValueError(f"{where} is {value!r}; it must be a list, each item {_WORDS[item]}.")
         return tuple(_value(item, part, where) for part in value)
     if type(value) is int and not -(2**63) <= value < 2**63:
-        raise ValueError(f"{where} is a whole number of {value.bit_length()} bits; those of TOML have at most 64.")
+        raise ValueError(f"{where} is {value}; a whole number of TOML is below 2^63. Give a smaller one.")
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
@@ -410,8 +410,10 @@ def to_toml(recipe: Recipe) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
-    # JSON's true, 3 and "text" are TOML's too
-    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, float):
+        return repr(float(value))  # that of NumPy's float64 has the name of its type
+    # JSON's true, 3 and "text" are TOML's too, but for one character
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def differences(a: Recipe, b: Recipe) -> list[str]:

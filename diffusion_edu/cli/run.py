@@ -24,8 +24,9 @@ import io
 import os
 import platform
 import sys
+import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from ..data import Data
 from ..denoiser import DiffusionModel
 from ..storage import save_weights, write_atomically
 from ..trainer import Progress, TrainConfig, Trainer
-from .recipe import RECIPE, WEIGHTS_FILE, Recipe, differences, read_recipe, to_toml
+from .recipe import RECIPE, WEIGHTS_FILE, Recipe, differences, read_recipe, recipe_from, to_toml
 from .samples import Quality, draw_samples, labels_for, load_drawing, measure, picture
 
 __all__ = ["Log", "train"]
@@ -74,9 +75,15 @@ def train(recipe: Recipe, folder: str | os.PathLike[str], command: str) -> Train
         raise ValueError(
             f"the name of the folder {str(folder)!r} is not in UTF-8, which checkpoints need; give another --folder."
         ) from None
+    recipe_from(tomllib.loads(to_toml(recipe)), "the recipe")  # what is written down can be read again
     _same_run(recipe, folder)
     load_drawing()  # so that a missing package is reported now and not after hours
     writer = _tensorboard() if recipe.log.tensorboard else None
+    if recipe.evaluate.bits and not recipe.of_pictures:
+        raise ValueError(
+            f"evaluate.bits is {recipe.evaluate.bits}, and {recipe.data.set} are points: only 8-bit pictures have bits "
+            "per dimension. Give evaluate.bits = 0."
+        )
     model = recipe.build_model()
     # A sampler that cannot start where the schedule ends is refused now, and not at the first grid of samples.
     two = replace(recipe.sample, steps=min(2, recipe.sample.steps))
@@ -115,8 +122,10 @@ def _main_process(
         print(f"Going on from step {trainer.step} of {recipe.train.steps} in {folder}", file=sys.stderr)
     elif begun:
         print(f"{folder} holds a run that had no checkpoint yet: starting from step 0", file=sys.stderr)
-    with tqdm(total=recipe.train.steps, initial=trainer.step, unit="step", smoothing=0.1) as bar:
-        shown = trainer.step // recipe.log.samples_every
+    closed = nullcontext() if board is None else closing(board)  # however the loop ends
+    with closed, tqdm(total=recipe.train.steps, initial=trainer.step, unit="step", smoothing=0.1) as bar:
+        drawn = (int(grid.stem) for grid in (folder / "samples").glob("*.png") if grid.stem.isdigit())
+        shown = max((step for step in drawn if step <= trainer.step), default=0) // recipe.log.samples_every
         for progress in trainer:
             log.add(progress)
             bar.set_postfix_str(f"loss {progress.loss:.4f}, {progress.images_per_second:.0f} examples/s")
@@ -128,8 +137,6 @@ def _main_process(
             if progress.step // recipe.log.samples_every > shown or progress.step == progress.steps:
                 shown = progress.step // recipe.log.samples_every
                 _show(trainer, recipe, folder)
-    if board is not None:
-        board.close()
     _finish(trainer, recipe, folder, command, log)
     return trainer
 
@@ -318,7 +325,7 @@ def _finish(trainer: Trainer[DiffusionModel], recipe: Recipe, folder: Path, comm
         of = recipe.evaluate
         quality = measure(trainer.ema, recipe, recipe.sample, of.n, of.seed, of.bits)
         print(quality, file=sys.stderr)
-    write_atomically(folder / CARD, _card(trainer, recipe, command, log, quality).encode())
+    write_atomically(folder / CARD, _card(trainer, recipe, command, log, quality).encode(errors="backslashreplace"))
     print(f"Done. The model, its log, its samples and its card are in {folder}", file=sys.stderr)
 
 
