@@ -179,10 +179,10 @@ class GaussianMixture:
         Raises:
             ValueError: if the mixture has no labels, or no component has this one.
         """
-        if self.labels is None or not bool((self.labels.long() == label).any()):  # 300 as uint8 would be 44
+        own = None if self.labels is None else self.labels.long() == label  # 300 as uint8 would be 44
+        if own is None or not bool(own.any()):
             known = "none" if self.labels is None else sorted(set(self.labels.tolist()))
             raise ValueError(f"a mixture was asked for its class {label}; its classes are {known}.")
-        own = self.labels.long() == label
         return GaussianMixture(torch.where(own, self.weights, 0.0), self.means, self.stds, self.labels)
 
     def marginal(self, schedule: NoiseSchedule, t: Tensor) -> GaussianMixture:

@@ -211,9 +211,7 @@ def integrate(
         unit = atol + rtol * torch.maximum(y.abs(), y_new.abs())  # 0 if atol = 0 and a number is and stays 0
         error = float(norm(torch.where((unit == 0) & (difference == 0), 0.0, difference / unit)).max())
         if not math.isfinite(error):
-            raise ArithmeticError(
-                f"the ODE solver got a slope that is NaN or infinite between t = {t:.6g} and {t + direction * h:.6g}."
-            )
+            raise _not_finite(t, t + direction * h)
         if error <= 1:
             t = end if last else t + direction * h
             y, slope = y_new, slope_new
@@ -246,8 +244,10 @@ def _first_step(
     h_0 = min(longest, 0.01 * d_0 / d_1 if min(d_0, d_1) > 1e-5 else 1e-4 * longest)
     d_2 = float(size(f(t + direction * h_0, y + direction * h_0 * slope) - slope).max()) / h_0
     if math.isinf(d_2):
-        raise ArithmeticError(
-            f"the ODE solver got a slope that is NaN or infinite between t = {t:.6g} and {t + direction * h_0:.6g}."
-        )
+        raise _not_finite(t, t + direction * h_0)
     h_1 = (0.01 / max(d_1, d_2)) ** (1 / order) if max(d_1, d_2) > 1e-15 else 100 * h_0
     return min(100 * h_0, h_1, longest)
+
+
+def _not_finite(t: float, end: float) -> ArithmeticError:
+    return ArithmeticError(f"the ODE solver got a slope that is NaN or infinite between t = {t:.6g} and {end:.6g}.")

@@ -105,9 +105,6 @@ class FrameSlider:
         if not title.strip():
             raise ValueError(f"Slider {slug} got an empty title; give one that says what to see.")
         check_counts(f"Slider {slug}", scale=scale)
-        for name, kept in (("grays", grays), ("colours", colours)):
-            if kept is not None:
-                check_counts(f"Slider {slug}", 0, **{name: kept})
         if not is_real(interval) or not 0 < interval < math.inf:
             raise ValueError(f"Slider {slug} got interval={interval!r}; it must be a positive number of seconds.")
         stack = _stack(frames, slug)
@@ -386,8 +383,7 @@ def _with_grays(stack: Pixels, levels: int, slug: str) -> Pixels:
     """Gray frames with evenly spaced grays, black and white among them."""
     if stack.ndim != 3:
         raise ValueError(f"Slider {slug} got grays={levels} and frames with colour; give colours= instead.")
-    if not 2 <= levels <= 256:
-        raise ValueError(f"Slider {slug} got grays={levels}; it can keep 2 to 256 of them.")
+    _check_kept(slug, grays=levels)
     level = np.round(stack * ((levels - 1) / 255))
     return np.round(level * (255 / (levels - 1))).astype(np.uint8)
 
@@ -396,11 +392,18 @@ def _with_colours(stack: Pixels, colours: int, slug: str) -> Pixels:
     """Colour frames with the colours that serve all of them best, by median cut."""
     if stack.ndim != 4:
         raise ValueError(f"Slider {slug} got colours={colours} and gray frames; give grays= instead.")
-    if not 2 <= colours <= 256:
-        raise ValueError(f"Slider {slug} got colours={colours}; it can keep 2 to 256 of them.")
+    _check_kept(slug, colours=colours)
     picture = Image.fromarray(stack.reshape(-1, *stack.shape[2:]))
     reduced = picture.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     return np.asarray(reduced.convert("RGB")).reshape(stack.shape)
+
+
+def _check_kept(slug: str, **kept: int) -> None:
+    """A whole number of grays or colours that fits into 8 bits."""
+    check_counts(f"Slider {slug}", 0, **kept)
+    for name, n in kept.items():
+        if not 2 <= n <= 256:
+            raise ValueError(f"Slider {slug} got {name}={n}; it can keep 2 to 256 of them.")
 
 
 def _png_sheet(stack: Pixels, rows: int, columns: int) -> bytes:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
-from numbers import Real
 
 import torch
 from torch import Tensor
@@ -83,11 +82,6 @@ def _skipped_step(attempt: Callable[..., object]) -> str | None:
 # ------------------------------------------------------------------------------------------------ 8.2
 
 
-def _plain(number: object) -> object:
-    """A real number, also a fraction of Python or SymPy, as a float; anything else unchanged."""
-    return float(number) if isinstance(number, Real) else number
-
-
 def _last_noise(levels: object) -> str | None:
     sigma = math.sin(math.pi / 50)
     wrong = {
@@ -101,7 +95,7 @@ def _last_noise(levels: object) -> str | None:
             127.5 * math.sin(math.pi / 2 * 24 / 25)
         ),
     }
-    return diagnose(_plain(levels), 127.5 * sigma, wrong, atol=0.05, rtol=0.0)
+    return diagnose(levels, 127.5 * sigma, wrong, atol=0.05, rtol=0.0)
 
 
 # ------------------------------------------------------------------------------------------------ 8.3
@@ -129,7 +123,7 @@ def _three_steps(with_beta_tilde: object, with_b: object) -> str | None:
         "this is what the data have; the sampler with beta-tilde has less": 1.0,
         "the last step has not been taken yet: it multiplies by alpha^2 = 3/4 at t = 1/3": 17 / 36,
     }
-    diagnosis = diagnose(_plain(with_beta_tilde), narrow, wrong_narrow, atol=5e-4, rtol=0.0)
+    diagnosis = diagnose(with_beta_tilde, narrow, wrong_narrow, atol=5e-4, rtol=0.0)
     if diagnosis is not None:
         return f"with beta-tilde: {diagnosis}"
     wrong_wide = {
@@ -137,7 +131,7 @@ def _three_steps(with_beta_tilde: object, with_b: object) -> str | None:
         "this is the answer for beta-tilde again": narrow,
         "the variance is multiplied by G^2, and here it was multiplied by G": _terminal(True, squared=False),
     }
-    diagnosis = diagnose(_plain(with_b), wide, wrong_wide, atol=5e-4, rtol=0.0)
+    diagnosis = diagnose(with_b, wide, wrong_wide, atol=5e-4, rtol=0.0)
     return None if diagnosis is None else f"beta-tilde is right; with b: {diagnosis}"
 
 
